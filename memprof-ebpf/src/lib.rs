@@ -1,0 +1,2 @@
+//! What the BPF programs and the agent share.
+#![no_std]

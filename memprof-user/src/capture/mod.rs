@@ -1,0 +1,1 @@
+//! Engines, modes, windows: from kernel events to what a request did.

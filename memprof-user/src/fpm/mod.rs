@@ -1,0 +1,1 @@
+//! php-fpm masters, pools and workers, as /proc shows them.

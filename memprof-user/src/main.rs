@@ -1,0 +1,3 @@
+//! The `memprof` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The formats on disk, written and read: log lines, dumps, pprof.

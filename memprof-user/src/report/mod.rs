@@ -1,0 +1,1 @@
+//! What people read: the analyzer and the summaries, from records alone.

@@ -1,0 +1,1 @@
+//! Starts real php-fpm builds for the integration tests.

@@ -1,0 +1,3 @@
+//! memprof's chores, run as `cargo xtask <verb>`.
+
+fn main() {}
