@@ -1,1 +1,4 @@
 //! Engines, modes, windows: from kernel events to what a request did.
+
+#[cfg(feature = "ebpf")]
+pub mod ebpf;

@@ -1,1 +1,9 @@
 //! What one request did: checkpoints and growth by stack. Pure: events in, numbers out.
+
+mod ledger;
+mod request;
+mod stacks;
+
+pub use ledger::{HeapChange, Ledger, StackTotals};
+pub use request::{Checkpoint, ChunkGrowth, Counters, Label, RequestInfo, RequestProfile};
+pub use stacks::{Frame, StackId, Stacks};

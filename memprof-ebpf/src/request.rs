@@ -1,0 +1,224 @@
+//! Program `request`: the moments of a request. A dozen hits each; sits in every worker of the binary.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
+use memprof_ebpf::{
+    EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, TIMED_EVERY, Worker, cookie,
+};
+
+use crate::{
+    heap::checkpoint,
+    maps::{ARMED, EVENTS, current_worker, header, send},
+    read::{read, read_c_string, read_text},
+    registers::{Registers, spread_register},
+    stack::identify,
+};
+
+/// `SG(request_info).request_method`, in every version.
+const REQUEST_METHOD: u64 = 8;
+/// `SG(request_info).path_translated`, in every version.
+const PATH_TRANSLATED: u64 = 40;
+/// `fcgi_request.env` (main/fastcgi.c, 7.4 to 8.6): a hash table of 128 chains comes first.
+const FCGI_ENVIRONMENT: u64 = 8296;
+/// `FCGI_HASH_TABLE_SIZE`
+const FCGI_CHAINS: u64 = 128;
+/// Links of a chain that are followed.
+const FCGI_CHAIN_LIMIT: u32 = 16;
+
+/// What a program does with a hit in a followed worker.
+///
+/// Plain functions, not closures: the kernel refuses the names that a closure's arguments get in
+/// the type information.
+pub type Hit = fn(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64);
+
+/// Runs `hit` if the worker is followed; one hit in [`TIMED_EVERY`] is timed.
+#[inline(always)]
+pub fn in_worker(context: *mut c_void, hit: Hit) -> u32 {
+    let Some((pid, worker)) = current_worker() else {
+        return 0;
+    };
+    let registers = Registers::of(context);
+    // SAFETY: the context is the program's own.
+    let cookie = unsafe { bpf_get_attach_cookie(context) };
+    if worker.state.hits & (TIMED_EVERY - 1) != 0 {
+        hit(pid, worker, registers, cookie);
+        return 0;
+    }
+    // SAFETY: a helper without arguments.
+    let start = unsafe { bpf_ktime_get_ns() };
+    hit(pid, worker, registers, cookie);
+    // SAFETY: as above.
+    worker.state.timed_ns += unsafe { bpf_ktime_get_ns() } - start;
+    worker.state.timed_hits += 1;
+    0
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe.multi.s")]
+extern "C" fn request(context: *mut c_void) -> u32 {
+    in_worker(context, hit)
+}
+
+fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
+    match cookie::kind(cookie) {
+        cookie::REQUEST_START => start(pid, worker),
+        cookie::REQUEST_END => moment(pid, worker, Moment::RequestEnd),
+        cookie::SEND_HEADERS => moment(pid, worker, Moment::SendHeaders),
+        cookie::HEAP_RESET => {
+            moment(pid, worker, Moment::HeapReset);
+            worker.state.in_request = 0;
+            worker.state.recorded = 0;
+        }
+        cookie::CHUNK_TAKEN => chunk_taken(pid, worker),
+        cookie::LIMIT_ERROR => {
+            registers.spread(worker);
+            limit_error(pid, worker, cookie >> 8);
+        }
+        _ => {}
+    }
+}
+
+/// A new request: decides whether it is recorded in full, and says what it is.
+#[inline(always)]
+fn start(pid: u32, worker: &mut Worker) {
+    worker.state.request = worker.state.request.wrapping_add(1);
+    worker.state.in_request = 1;
+    worker.state.recorded = u32::from(armed(pid));
+    send_request(pid, worker);
+    moment(pid, worker, Moment::RequestStart);
+}
+
+/// Whether this worker's next request is to be recorded; an order for one request is used up.
+#[inline(always)]
+fn armed(pid: u32) -> bool {
+    // SAFETY: one word, copied at once.
+    let order = unsafe { ARMED.get(pid).copied() }.unwrap_or(0);
+    if order == 1 {
+        let _ = ARMED.remove(pid);
+    }
+    order != 0
+}
+
+/// Sends the heap's counters at this moment of a request.
+#[inline(always)]
+fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
+    if worker.state.in_request != 0 {
+        let event = checkpoint(worker, pid, moment);
+        send(worker, &event);
+    }
+}
+
+/// The heap is about to map memory: says from where, and what it held before.
+#[inline(always)]
+fn chunk_taken(pid: u32, worker: &mut Worker) {
+    if worker.state.in_request == 0 {
+        return;
+    }
+    let stack = identify(worker, pid);
+    let mut event = checkpoint(worker, pid, Moment::ChunkTaken);
+    event.stack = stack;
+    send(worker, &event);
+}
+
+/// The memory-limit error, at the allocation that failed.
+#[inline(always)]
+fn limit_error(pid: u32, worker: &mut Worker, size_register: u64) {
+    let stack = identify(worker, pid);
+    let mut event = checkpoint(worker, pid, Moment::LimitError);
+    event.tried = spread_register(worker, size_register);
+    event.stack = stack;
+    send(worker, &event);
+}
+
+/// Sends the method, the URI, the host and the script.
+#[inline(never)]
+fn send_request(pid: u32, worker: &mut Worker) {
+    let event = EVENTS.reserve::<RequestEvent>();
+    if event.is_null() {
+        worker.state.lost += 1;
+        return;
+    }
+    let sapi = worker.config.sapi_globals;
+    let server_context = read::<u64>(worker, sapi).unwrap_or(0);
+    let method = read::<u64>(worker, sapi + REQUEST_METHOD).unwrap_or(0);
+    let script = read::<u64>(worker, sapi + PATH_TRANSLATED).unwrap_or(0);
+    // SAFETY: the reserved record is as large as the event; its fields are written through it.
+    unsafe {
+        (*event).header = header(EventKind::Request, pid, worker);
+        (*event).method = [0; 16];
+        (*event).uri_length = 0;
+        (*event).host_length = 0;
+        (*event).script_length = 0;
+        (*event).https = 0;
+        if method != 0 {
+            read_c_string::<16>(worker, (&raw mut (*event).method).cast(), method);
+        }
+        if script != 0 {
+            (*event).script_length = read_c_string::<{ PATH_BYTES as u64 }>(
+                worker,
+                (&raw mut (*event).script).cast(),
+                script,
+            )
+            .unwrap_or(0);
+        }
+        if server_context != 0 {
+            let uri = environment(worker, server_context, b"REQUEST_URI");
+            (*event).uri_length =
+                text::<{ PATH_BYTES as u64 }>(worker, (&raw mut (*event).uri).cast(), uri);
+            let host = environment(worker, server_context, b"HTTP_HOST");
+            (*event).host_length =
+                text::<{ NAME_BYTES as u64 }>(worker, (&raw mut (*event).host).cast(), host);
+            // Any value but "off" counts as it does for PHP frameworks; "off" alone has 3 letters.
+            let https = environment(worker, server_context, b"HTTPS");
+            (*event).https = u32::from(https.1 != 0 && https.1 != 3);
+        }
+    }
+    EVENTS.submit(worker, event);
+}
+
+/// Copies a value of the environment; its length.
+#[inline(always)]
+fn text<const CAPACITY: u64>(worker: &mut Worker, to: *mut u8, (at, length): (u64, u64)) -> u32 {
+    if length == 0 {
+        return 0;
+    }
+    read_text::<CAPACITY>(worker, to, at, length).unwrap_or(0)
+}
+
+/// Where a variable's value is and how long, or zeros; as `fcgi_hash_get` of main/fastcgi.c looks it up.
+#[inline(always)]
+fn environment<const N: usize>(worker: &mut Worker, request: u64, name: &[u8; N]) -> (u64, u64) {
+    let hash = (u32::from(name[3]) << 2)
+        + (u32::from(name[N - 2]) << 4)
+        + (u32::from(name[N - 1]) << 2)
+        + N as u32;
+    let chain = request + FCGI_ENVIRONMENT + (u64::from(hash) & (FCGI_CHAINS - 1)) * 8;
+    let mut bucket = read::<u64>(worker, chain).unwrap_or(0);
+    for _ in 0..FCGI_CHAIN_LIMIT {
+        if bucket == 0 {
+            break;
+        }
+        // hash_value and var_len, var, val_len, val, next
+        let Some([start, variable, value_length, value, next]) = read::<[u64; 5]>(worker, bucket)
+        else {
+            break;
+        };
+        if start == u64::from(hash) | (N as u64) << 32 && is_name(worker, variable, name) {
+            return (value, value_length & 0xffff_ffff);
+        }
+        bucket = next;
+    }
+    (0, 0)
+}
+
+/// Whether the `N` bytes at `address` are this name.
+#[inline(always)]
+fn is_name<const N: usize>(worker: &mut Worker, address: u64, name: &[u8; N]) -> bool {
+    for (index, wanted) in name.iter().enumerate() {
+        if read::<u8>(worker, address + index as u64) != Some(*wanted) {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,254 @@
+//! A stack seen for the first time: lines, functions, names.
+
+use memprof_ebpf::{
+    EventKind, FunctionEvent, MAX_FRAMES, NAME_BYTES, PATH_BYTES, StackEvent, StackFrame, Worker,
+    frame_flags, stack_flags,
+};
+
+use crate::{
+    maps::{EVENTS, SEEN, header, send_bytes},
+    read::{read, read_string},
+    repeat::{BREAK, CONTINUE, repeat},
+    stack::is_lasting,
+};
+
+/// `zend_function.common`: type and flags, `function_name`, `scope`; the same in every version.
+type FunctionStart = [u64; 3];
+/// `zend_class_entry.name`, in every version.
+const CLASS_NAME: u64 = 8;
+/// A `zend_op`, in every version.
+type Op = [u32; 8];
+const OP_EXTENDED_VALUE: usize = 5;
+const OP_LINE: usize = 6;
+const OP_CODE: usize = 7;
+
+/// `ZEND_INCLUDE_OR_EVAL`
+const INCLUDE_OR_EVAL: u32 = 73;
+/// `ZEND_FRAMELESS_ICALL_0` to `_3` (8.4 on)
+const FRAMELESS_FIRST: u32 = 204;
+const FRAMELESS_LAST: u32 = 207;
+
+/// Bytes of a stack's event in front of its frames.
+const STACK_START: u64 = (size_of::<StackEvent>() - size_of::<[StackFrame; MAX_FRAMES]>()) as u64;
+
+/// Folds a word into an id (the multiplier is that of splitmix64).
+#[inline(always)]
+pub fn mix(id: u64, word: u64) -> u64 {
+    let mixed = (id ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 29)
+}
+
+/// What makes an id one of this request alone.
+#[inline(always)]
+pub fn request_salt(worker: &Worker) -> u64 {
+    mix(worker.config.heap, u64::from(worker.state.request) + 1)
+}
+
+/// Where the description of a stack stands.
+struct Description {
+    worker: *mut Worker,
+    pid: u32,
+    /// [`stack_flags`]
+    flags: u32,
+    failed: u32,
+}
+
+/// Sends the functions that are new and the stack of the worker's walked frames; whether all of it
+/// was taken.
+#[inline(never)]
+pub fn send_stack(worker: &mut Worker, pid: u32, id: u64, flags: u32) -> bool {
+    worker.state.described = 0;
+    let mut description = Description {
+        worker,
+        pid,
+        flags,
+        failed: 0,
+    };
+    repeat(worker.state.depth, describe, &mut description);
+    if description.failed != 0 {
+        return false;
+    }
+    worker.state.stack.header = header(EventKind::Stack, pid, worker);
+    worker.state.stack.stack = id;
+    worker.state.stack.depth = worker.state.described;
+    worker.state.stack.flags = description.flags;
+    // The minimum tells the verifier what the loop's bound already says.
+    let frames = u64::from(worker.state.described.min(MAX_FRAMES as u32));
+    let length = STACK_START + frames * size_of::<StackFrame>() as u64;
+    let event = (&raw const worker.state.stack).cast();
+    send_bytes(worker, event, length)
+}
+
+/// One walked frame: its function, its line, and the frameless call that it makes, if any.
+extern "C" fn describe(index: u64, description: *mut Description) -> i64 {
+    // SAFETY: the description and its worker outlive the loop.
+    let (description, worker) = unsafe { (&mut *description, &mut *(*description).worker) };
+    let pid = description.pid;
+    let walked = worker.state.frames[index as usize & (MAX_FRAMES - 1)];
+    let mut flags = walked.flags as u32;
+    let mut line = 0;
+    if flags & frame_flags::INTERNAL == 0
+        && let Some(op) = read::<Op>(worker, walked.opline)
+    {
+        line = op[OP_LINE];
+        let code = op[OP_CODE] & 0xff;
+        if code == INCLUDE_OR_EVAL {
+            flags |= frame_flags::INCLUDES
+                | (op[OP_EXTENDED_VALUE] & 0xff) << frame_flags::INCLUDE_SHIFT;
+        }
+        if (FRAMELESS_FIRST..=FRAMELESS_LAST).contains(&code) {
+            let function = frameless(worker, pid, op[OP_EXTENDED_VALUE]);
+            if function != 0 {
+                let flags = frame_flags::INTERNAL | frame_flags::FRAMELESS;
+                push(
+                    description,
+                    worker,
+                    StackFrame {
+                        function,
+                        line: 0,
+                        flags,
+                    },
+                );
+            }
+        }
+    }
+    let function = send_function(worker, pid, walked.function, flags);
+    if function == 0 {
+        description.failed = 1;
+        return BREAK;
+    }
+    push(
+        description,
+        worker,
+        StackFrame {
+            function,
+            line,
+            flags,
+        },
+    );
+    CONTINUE
+}
+
+/// Puts a frame behind the others, or marks the stack as cut where there is no room.
+#[inline(always)]
+fn push(description: &mut Description, worker: &mut Worker, frame: StackFrame) {
+    if worker.state.described >= MAX_FRAMES as u32 {
+        description.flags |= stack_flags::CUT;
+        return;
+    }
+    worker.state.stack.frames[worker.state.described as usize & (MAX_FRAMES - 1)] = frame;
+    worker.state.described += 1;
+}
+
+/// The id of the function that a frameless call calls, or 0.
+#[inline(never)]
+fn frameless(worker: &mut Worker, pid: u32, index: u32) -> u64 {
+    let table = worker.config.frameless_functions;
+    if table == 0 {
+        return 0;
+    }
+    let Some(function) = read::<u64>(worker, table + u64::from(index) * 8) else {
+        return 0;
+    };
+    send_function(worker, pid, function, frame_flags::INTERNAL)
+}
+
+/// The function's id, after its event was sent if it is new; 0 where that failed.
+///
+/// A user function is known by its opcodes, which closures and their copies share.
+#[inline(never)]
+fn send_function(worker: &mut Worker, pid: u32, function: u64, flags: u32) -> u64 {
+    let internal = flags & frame_flags::INTERNAL != 0;
+    let lasting_address = if internal {
+        function
+    } else {
+        let at = function + u64::from(worker.config.offsets.opcodes);
+        read::<u64>(worker, at).unwrap_or(0)
+    };
+    let mut id = mix(worker.config.identity ^ 1, lasting_address);
+    let mut flags = flags & frame_flags::INTERNAL;
+    if !is_lasting(worker, lasting_address) {
+        id = mix(id, request_salt(worker));
+        flags |= frame_flags::PASSING;
+    }
+    // SAFETY: the value is not looked at.
+    if unsafe { SEEN.get(id) }.is_some() {
+        return id;
+    }
+    let event = EVENTS.reserve::<FunctionEvent>();
+    if event.is_null() {
+        worker.state.lost += 1;
+        return 0;
+    }
+    // SAFETY: the reserved record is as large as the event; its fields are written through it.
+    unsafe {
+        (*event).header = header(EventKind::Function, pid, worker);
+        (*event).function = id;
+        (*event).flags = flags;
+        fill_function(worker, event, function, internal);
+    }
+    EVENTS.submit(worker, event);
+    let _ = SEEN.insert(id, 1, 0);
+    id
+}
+
+/// Reads what names a function.
+///
+/// # Safety
+/// `event` points to a whole event.
+#[inline(always)]
+unsafe fn fill_function(
+    worker: &mut Worker,
+    event: *mut FunctionEvent,
+    function: u64,
+    internal: bool,
+) {
+    let offsets = worker.config.offsets;
+    let mut incomplete = 0;
+    let mut name_length = 0;
+    let mut class_length = 0;
+    let mut file_length = 0;
+    let mut line_start = 0;
+    // SAFETY: as the caller says.
+    let (name_to, class_to, file_to) = unsafe {
+        (
+            (&raw mut (*event).name).cast(),
+            (&raw mut (*event).class).cast(),
+            (&raw mut (*event).file).cast(),
+        )
+    };
+    match read::<FunctionStart>(worker, function) {
+        Some([_, name, scope]) => {
+            if name != 0 {
+                match read_string::<{ NAME_BYTES as u64 }>(worker, name_to, name) {
+                    Some(length) => name_length = length,
+                    None => incomplete = 1,
+                }
+            }
+            if scope != 0 {
+                let class = read::<u64>(worker, scope + CLASS_NAME).unwrap_or(0);
+                match read_string::<{ NAME_BYTES as u64 }>(worker, class_to, class) {
+                    Some(length) => class_length = length,
+                    None => incomplete = 1,
+                }
+            }
+        }
+        None => incomplete = 1,
+    }
+    if !internal {
+        let file = read::<u64>(worker, function + u64::from(offsets.filename)).unwrap_or(0);
+        match read_string::<{ PATH_BYTES as u64 }>(worker, file_to, file) {
+            Some(length) => file_length = length,
+            None => incomplete = 1,
+        }
+        line_start = read::<u32>(worker, function + u64::from(offsets.line_start)).unwrap_or(0);
+    }
+    // SAFETY: as the caller says.
+    unsafe {
+        (*event).name_length = name_length;
+        (*event).class_length = class_length;
+        (*event).file_length = file_length;
+        (*event).line_start = line_start;
+        (*event).incomplete = incomplete;
+    }
+}

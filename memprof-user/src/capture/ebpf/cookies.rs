@@ -1,0 +1,90 @@
+//! Which program belongs to a probe site, and what the program is told of it.
+
+use memprof_ebpf::cookie;
+
+use crate::binary::{EmallocSize, MapStore, ProbeSite, Site};
+
+/// A BPF program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The moments of a request.
+    Request,
+    /// Page runs and huge blocks.
+    Growth,
+    /// Files as they are loaded.
+    Include,
+    /// Every allocation call.
+    Exact,
+}
+
+impl Program {
+    /// Its name in the object.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Growth => "growth",
+            Self::Include => "include",
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// The program that handles a site.
+#[must_use]
+pub fn program_of(site: &Site) -> Program {
+    match site {
+        Site::RequestStart
+        | Site::RequestEnd
+        | Site::HeapReset
+        | Site::SendHeaders
+        | Site::ChunkTaken
+        | Site::LimitError { .. } => Program::Request,
+        Site::PagesTaken
+        | Site::PagesFreed
+        | Site::PagesResized(_)
+        | Site::HugeTaken
+        | Site::HugeFreed
+        | Site::HugeResized => Program::Growth,
+        Site::CompileFile => Program::Include,
+        Site::Emalloc(_) => Program::Exact,
+    }
+}
+
+/// The cookie that a probe at this site carries.
+#[must_use]
+pub fn cookie_of(site: &ProbeSite) -> u64 {
+    match site.site {
+        Site::RequestStart => cookie::REQUEST_START,
+        Site::RequestEnd => cookie::REQUEST_END,
+        Site::HeapReset => cookie::HEAP_RESET,
+        Site::SendHeaders => cookie::SEND_HEADERS,
+        Site::ChunkTaken => cookie::CHUNK_TAKEN,
+        Site::LimitError { size } => cookie::LIMIT_ERROR | u64::from(size.0) << 8,
+        Site::PagesTaken => cookie::PAGES_TAKEN,
+        Site::PagesFreed => cookie::PAGES_FREED,
+        Site::PagesResized(store) => map_store(cookie::PAGES_RESIZED, store),
+        Site::HugeTaken => cookie::HUGE_TAKEN,
+        Site::HugeFreed => cookie::HUGE_FREED,
+        Site::HugeResized => cookie::HUGE_RESIZED,
+        Site::CompileFile => cookie::COMPILE_FILE,
+        Site::Emalloc(EmallocSize::Fixed(bytes)) => {
+            cookie::EMALLOC | cookie::SIZE_FIXED << 8 | u64::from(bytes) << 32
+        }
+        Site::Emalloc(EmallocSize::FirstArgument) => cookie::EMALLOC | cookie::SIZE_FIRST << 8,
+        Site::Emalloc(EmallocSize::SecondArgument) => cookie::EMALLOC | cookie::SIZE_SECOND << 8,
+    }
+}
+
+fn map_store(kind: u64, store: MapStore) -> u64 {
+    let scale_shift = store.scale.max(1).ilog2() as u8;
+    let index = store.index.map_or(31, |register| register.0);
+    cookie::map_store(
+        kind,
+        store.base.0,
+        index,
+        scale_shift,
+        store.value.0,
+        store.displacement,
+    )
+}

@@ -1,0 +1,279 @@
+//! The eBPF engine: loads the programs, attaches them, and hands on what they send.
+
+mod cookies;
+mod event;
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use bytemuck::{Zeroable, bytes_of};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramAttachType, RingBuffer,
+    RingBufferBuilder, UprobeMultiOpts, UprobeOpts,
+};
+use memprof_ebpf::{ExactCount, ExactKey, WATCHED_TAIL, Worker, WorkerConfig, WorkerState};
+
+pub use cookies::{Program, cookie_of, program_of};
+pub use event::Event;
+
+use crate::binary::ProbeSite;
+
+/// The BPF object for this machine.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// What went wrong between memprof and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel took the object but refused a part of it.
+    #[error(
+        "the kernel refused memprof's BPF programs ({0}). They need CAP_BPF and CAP_PERFMON \
+         (run as root), and kernel 6.0 or later; `memprof doctor` shows what is missing"
+    )]
+    Load(#[source] libbpf_rs::Error),
+    /// A map or program is not in the object: the agent and the object were built apart.
+    #[error("the embedded BPF object has no {0}: build both parts with `cargo xtask build`")]
+    Missing(&'static str),
+    /// A probe could not be attached.
+    #[error("attaching the `{program}` probes to {path} failed ({count} sites, worker {pid:?})")]
+    Attach {
+        /// The BPF program.
+        program: &'static str,
+        /// The file they are in.
+        path: PathBuf,
+        /// How many sites.
+        count: usize,
+        /// The worker, where the probes are only for one.
+        pid: Option<i32>,
+        /// What the kernel said.
+        #[source]
+        source: libbpf_rs::Error,
+    },
+    /// A map could not be read or written.
+    #[error("the BPF map `{0}` could not be used")]
+    Map(&'static str, #[source] libbpf_rs::Error),
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// All sites of a file in one call (kernel 6.6 on).
+    Multi,
+    /// One by one.
+    Single,
+}
+
+/// Probes that stay until this is dropped.
+#[derive(Debug)]
+pub struct Attached(#[expect(dead_code, reason = "dropping a link detaches it")] Vec<Link>);
+
+/// Takes the events as they come out of the ring.
+pub type Sink = Rc<RefCell<dyn FnMut(Event<'_>)>>;
+
+/// The loaded programs and their maps.
+pub struct Engine {
+    object: Object,
+    attach: Attach,
+    ring: RingBuffer<'static>,
+    workers: MapHandle,
+    armed: MapHandle,
+    exact: MapHandle,
+    seen: MapHandle,
+}
+
+impl Engine {
+    /// Loads the programs. `ring_bytes` is a power of two.
+    ///
+    /// # Errors
+    /// The kernel refuses the programs, for want of a capability or because it is too old.
+    pub fn load(attach: Attach, ring_bytes: u32, sink: Sink) -> Result<Self, EngineError> {
+        let mut open = ObjectBuilder::default()
+            .open_memory(OBJECT)
+            .map_err(EngineError::Load)?;
+        for mut map in open.maps_mut() {
+            if map.name() == "EVENTS" {
+                map.set_max_entries(ring_bytes).map_err(EngineError::Load)?;
+            }
+        }
+        if attach == Attach::Single {
+            for mut program in open.progs_mut() {
+                program.set_attach_type(ProgramAttachType::CgroupInetIngress);
+            }
+        }
+        let object = open.load().map_err(EngineError::Load)?;
+        let events = handle(&object, "EVENTS")?;
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&events, move |bytes| {
+                if let Some(event) = Event::decode(bytes) {
+                    (sink.borrow_mut())(event);
+                }
+                0
+            })
+            .map_err(EngineError::Load)?;
+        let ring = builder.build().map_err(EngineError::Load)?;
+        Ok(Self {
+            attach,
+            ring,
+            workers: handle(&object, "WORKERS")?,
+            armed: handle(&object, "ARMED")?,
+            exact: handle(&object, "EXACT")?,
+            seen: handle(&object, "SEEN")?,
+            object,
+        })
+    }
+
+    /// Hands everything that is in the ring to the sink.
+    ///
+    /// # Errors
+    /// The ring can't be read.
+    pub fn drain(&self) -> Result<(), EngineError> {
+        self.ring
+            .consume()
+            .map_err(|error| EngineError::Map("EVENTS", error))
+    }
+
+    /// Attaches a program at `sites` of the file at `path`, in one worker or in all that map it.
+    ///
+    /// # Errors
+    /// The kernel refuses a site.
+    pub fn attach(
+        &self,
+        program: Program,
+        path: &Path,
+        pid: Option<i32>,
+        sites: &[ProbeSite],
+    ) -> Result<Attached, EngineError> {
+        let failed = |source| EngineError::Attach {
+            program: program.name(),
+            path: path.to_owned(),
+            count: sites.len(),
+            pid,
+            source,
+        };
+        let bpf = self
+            .object
+            .progs_mut()
+            .find(|found| found.name() == program.name())
+            .ok_or(EngineError::Missing(program.name()))?;
+        let offsets = sites.iter().map(|site| site.file_offset as usize);
+        let cookies = sites.iter().map(cookie_of);
+        let pid_filter = pid.unwrap_or(-1);
+        let links = match self.attach {
+            Attach::Multi => {
+                let options = UprobeMultiOpts {
+                    offsets: offsets.collect(),
+                    cookies: cookies.collect(),
+                    ..UprobeMultiOpts::default()
+                };
+                vec![
+                    bpf.attach_uprobe_multi_with_opts(pid_filter, path, "", options)
+                        .map_err(failed)?,
+                ]
+            }
+            Attach::Single => offsets
+                .zip(cookies)
+                .map(|(offset, cookie)| {
+                    let options = UprobeOpts {
+                        cookie,
+                        ..UprobeOpts::default()
+                    };
+                    bpf.attach_uprobe_with_opts(pid_filter, path, offset, options)
+                        .map_err(failed)
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Attached(links))
+    }
+
+    /// Tells the programs of a worker. Its counters start at 0.
+    ///
+    /// # Errors
+    /// The map is full or can't be written.
+    pub fn follow(&self, pid: i32, config: WorkerConfig) -> Result<(), EngineError> {
+        let mut worker = Worker::zeroed();
+        worker.config = config;
+        self.workers
+            .update(&key(pid), bytes_of(&worker), MapFlags::ANY)
+            .map_err(|error| EngineError::Map("WORKERS", error))
+    }
+
+    /// Forgets a worker; its probes do nothing from now on.
+    pub fn forget(&self, pid: i32) {
+        // It is gone already where this fails.
+        let _ = self.workers.delete(&key(pid));
+        let _ = self.armed.delete(&key(pid));
+    }
+
+    /// Has the worker's next request recorded in full, or every one from the next on.
+    ///
+    /// # Errors
+    /// The map is full or can't be written.
+    pub fn arm(&self, pid: i32, always: bool) -> Result<(), EngineError> {
+        let order = if always { 2_u32 } else { 1 };
+        self.armed
+            .update(&key(pid), bytes_of(&order), MapFlags::ANY)
+            .map_err(|error| EngineError::Map("ARMED", error))
+    }
+
+    /// What the programs count in a worker; `None` if it is not followed.
+    #[must_use]
+    pub fn state(&self, pid: i32) -> Option<Box<WorkerState>> {
+        let bytes = self.workers.lookup(&key(pid), MapFlags::ANY).ok()??;
+        let worker: Worker = bytemuck::try_pod_read_unaligned(&bytes).ok()?;
+        Some(Box::new(worker.state))
+    }
+
+    /// Has a file's include make a checkpoint: `tail` is the end of its path.
+    ///
+    /// # Errors
+    /// The tail is shorter than the programs compare, or the map can't be written.
+    pub fn watch(&self, tail: &str, label: u32) -> Result<(), EngineError> {
+        let start = tail.len().checked_sub(WATCHED_TAIL);
+        let end = start.and_then(|start| tail.as_bytes().get(start..));
+        let end = end.ok_or(EngineError::Missing("room for so short a path"))?;
+        handle(&self.object, "WATCHED_FILES")?
+            .update(end, bytes_of(&label), MapFlags::ANY)
+            .map_err(|error| EngineError::Map("WATCHED_FILES", error))
+    }
+
+    /// Takes the exact counts out of the kernel.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    pub fn take_exact(&self) -> Result<Vec<(ExactKey, ExactCount)>, EngineError> {
+        let failed = |error| EngineError::Map("EXACT", error);
+        let mut counts = Vec::new();
+        for bytes in self.exact.keys() {
+            let value = self.exact.lookup(&bytes, MapFlags::ANY).map_err(failed)?;
+            let key = bytemuck::try_pod_read_unaligned(&bytes);
+            let count = value.as_deref().map(bytemuck::try_pod_read_unaligned);
+            if let (Ok(key), Some(Ok(count))) = (key, count) {
+                counts.push((key, count));
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Makes the programs send stacks and functions again: what an address means may have changed.
+    pub fn forget_seen(&self) {
+        for key in self.seen.keys() {
+            // Gone already where this fails.
+            let _ = self.seen.delete(&key);
+        }
+    }
+}
+
+fn handle(object: &Object, name: &'static str) -> Result<MapHandle, EngineError> {
+    let map = object
+        .maps()
+        .find(|map| map.name() == name)
+        .ok_or(EngineError::Missing(name))?;
+    MapHandle::try_from(&map).map_err(|error| EngineError::Map(name, error))
+}
+
+fn key(pid: i32) -> [u8; 4] {
+    pid.to_ne_bytes()
+}

@@ -1,0 +1,102 @@
+//! Stacks by their content, each kept once.
+
+use indexmap::IndexSet;
+
+/// One frame: the function that runs and the line in it that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// `App\Foo->bar`, `array_map`, `{main}`.
+    pub function: String,
+    /// The file that the function is in; `None` for a function written in C.
+    pub file: Option<String>,
+    /// The line that runs; 0 where it is not known or there is none.
+    pub line: u32,
+}
+
+/// A stack in [`Stacks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(u32);
+
+impl StackId {
+    /// What could not be given to any stack: no PHP code ran, or its stack was lost.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+/// All stacks of a run.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    frames: IndexSet<Frame>,
+    stacks: IndexSet<Box<[u32]>>,
+}
+
+impl Stacks {
+    /// The id of the stack with these frames, innermost first.
+    pub fn intern(&mut self, frames: impl IntoIterator<Item = Frame>) -> StackId {
+        let frames: Box<[u32]> = frames
+            .into_iter()
+            .map(|frame| index(self.frames.insert_full(frame).0))
+            .collect();
+        if frames.is_empty() {
+            return StackId::NONE;
+        }
+        StackId(index(self.stacks.insert_full(frames).0))
+    }
+
+    /// The frames of a stack, innermost first; none for [`StackId::NONE`].
+    pub fn frames(&self, stack: StackId) -> impl Iterator<Item = &Frame> {
+        self.stacks
+            .get_index(stack.0 as usize)
+            .into_iter()
+            .flat_map(|frames| frames.iter())
+            .filter_map(|&frame| self.frames.get_index(frame as usize))
+    }
+
+    /// How many different stacks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.stacks.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stacks.is_empty()
+    }
+}
+
+/// An index as it is stored; there are never four thousand million of them.
+fn index(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(function: &str, line: u32) -> Frame {
+        Frame {
+            function: function.into(),
+            file: None,
+            line,
+        }
+    }
+
+    #[test]
+    fn the_same_frames_are_the_same_stack() {
+        let mut stacks = Stacks::default();
+        let one = stacks.intern([frame("inner", 3), frame("{main}", 9)]);
+        let other = stacks.intern([frame("inner", 4), frame("{main}", 9)]);
+        assert_eq!(stacks.intern([frame("inner", 3), frame("{main}", 9)]), one);
+        assert_ne!(one, other);
+        assert_eq!(stacks.len(), 2);
+        let lines: Vec<_> = stacks.frames(other).map(|frame| frame.line).collect();
+        assert_eq!(lines, [4, 9]);
+    }
+
+    #[test]
+    fn no_frames_is_no_stack() {
+        let mut stacks = Stacks::default();
+        assert_eq!(stacks.intern([]), StackId::NONE);
+        assert_eq!(stacks.frames(StackId::NONE).count(), 0);
+    }
+}
