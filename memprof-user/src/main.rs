@@ -1,3 +1,20 @@
 //! The `memprof` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use memprof_user::cli::{Cli, Exit, explain};
+
+fn main() -> ExitCode {
+    let exit = match Cli::parse().run() {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = Exit::of(&error);
+            if exit != Exit::Done {
+                eprint!("{}", explain(&error));
+            }
+            exit
+        }
+    };
+    exit.into()
+}

@@ -4,9 +4,23 @@
 //! Addresses are ELF virtual addresses; [`PhpBinary::file_offset`] turns one into what a uprobe
 //! wants, a live process adds its load bias.
 
+mod allocator;
+mod arch;
+#[cfg(test)]
+mod builds;
+mod code;
+mod decode;
+mod elf;
+mod error;
+mod flow;
+mod php;
 mod site;
+mod sites;
 
-pub use site::{EmallocSize, MapStore, ProbeSite, Register, Site};
+pub use elf::{ElfImage, is_php};
+pub use error::BinaryError;
+pub use php::PhpBinary;
+pub use site::{EmallocSize, MapEntry, MapStore, ProbeSite, Register, Site};
 
 /// A PHP version, as the binary states it (`X-Powered-By: PHP/8.2.36`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +31,19 @@ pub struct PhpVersion {
     pub minor: u8,
     /// 36 in 8.2.36.
     pub patch: u8,
+}
+
+impl PhpVersion {
+    /// `PHP_VERSION_ID`: 80236 for 8.2.36.
+    pub fn id(self) -> u32 {
+        u32::from(self.major) * 10_000 + u32::from(self.minor) * 100 + u32::from(self.patch)
+    }
+}
+
+impl std::fmt::Display for PhpVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
 }
 
 /// An exported object: where it is and how large the linker says it is.

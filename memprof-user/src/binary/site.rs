@@ -8,10 +8,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(pub u8);
 
-/// A store of a run's new length into the chunk's page map:
-/// `*(u32 *)(base + index * scale + displacement) = value`.
+/// The address of an entry of a chunk's page map: `base + index * scale + displacement`.
+///
+/// The chunk is the address rounded down to 2 MiB; the page's number is what lies between it
+/// and the entry, less [`Decoded::chunk_map`](super::Decoded::chunk_map), divided by 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapStore {
+pub struct MapEntry {
     /// Base register.
     pub base: Register,
     /// Index register.
@@ -20,6 +22,13 @@ pub struct MapStore {
     pub scale: u8,
     /// Displacement in bytes; may be negative.
     pub displacement: i32,
+}
+
+/// A store of a run's new length into the chunk's page map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapStore {
+    /// The entry written: that of the run's first page.
+    pub entry: MapEntry,
     /// The register whose low 10 bits are the new page count.
     pub value: Register,
 }
@@ -50,12 +59,17 @@ pub enum Site {
     PagesTaken,
     /// The static `zend_mm_free_pages`: second to fourth argument are chunk, first page, page count.
     PagesFreed,
+    /// `zend_mm_gc` frees a run of small blocks by code of its own: the run's map entry is about
+    /// to be set to 0. It still holds the bin's number in its low 5 bits
+    /// (`ZEND_MM_SRUN_BIN_NUM`, zend_alloc.c), which tells the page count.
+    PagesCollected(MapEntry),
     /// A page run grows or shrinks in place (inlined into the realloc functions).
     PagesResized(MapStore),
     /// A return of the static `zend_mm_alloc_huge`: the return register holds the block, or 0;
     /// the block is the heap's newest `huge_list` node.
     HugeTaken,
-    /// The static `zend_mm_free_huge`: the second argument is the block.
+    /// The static `zend_mm_free_huge`, or `zend_mm_del_huge_block` where the first is inlined:
+    /// the second argument is the block.
     HugeFreed,
     /// A return of the static `zend_mm_realloc_huge` that did not move the block: the return
     /// register holds it, its `huge_list` node has the new size.

@@ -1,1 +1,47 @@
 //! The command line, one file a verb; arguments are turned into plain option structs here.
+
+mod attach;
+mod doctor;
+mod exit;
+mod list;
+mod table;
+mod target;
+mod values;
+
+use clap::{Parser, Subcommand};
+
+pub use attach::{AttachOptions, Mode};
+pub use exit::{Exit, ExitError, explain};
+pub use values::Threshold;
+
+/// Tells, on a live server, what in a PHP application eats the memory
+#[derive(Parser, Debug)]
+#[command(version, after_help = exit::HELP, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    List(list::ListArgs),
+    Doctor(doctor::DoctorArgs),
+    Attach(attach::AttachArgs),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// Whatever kept the verb from its end; [`Exit::of`] says with which status to tell it.
+    pub fn run(self) -> anyhow::Result<Exit> {
+        match self.verb {
+            Verb::List(list) => list.run(self.quiet),
+            Verb::Doctor(doctor) => doctor.run(),
+            Verb::Attach(attach) => attach.run(self.quiet),
+        }
+    }
+}

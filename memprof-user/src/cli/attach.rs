@@ -1,0 +1,289 @@
+//! `memprof attach`: records what the requests of some workers do with memory.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::exit::{Exit, ExitError};
+use super::target::TargetArgs;
+use super::values::{self, Threshold};
+use crate::fpm::Target;
+
+/// What `memprof attach` is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttachOptions {
+    /// The workers to attach to.
+    pub target: Target,
+    /// How much is recorded.
+    pub mode: Mode,
+    /// Detach after this time; `None` runs until a signal comes.
+    pub duration: Option<Duration>,
+    /// The share of requests recorded in full, 0 to 1.
+    pub sample_rate: f64,
+    /// The folder of the records.
+    pub out: PathBuf,
+    /// Where log lines go instead of `memprof.log` in that folder.
+    pub log: Option<PathBuf>,
+    /// Print each record as a line of JSON on stdout.
+    pub json: bool,
+    /// Record every sampled request, not only those past a threshold.
+    pub every: bool,
+    /// A request whose peak is above this is logged.
+    pub warning: Threshold,
+    /// A request whose memory is above this is in danger.
+    pub critical: Threshold,
+    /// The channel in log lines: `production.WARNING`.
+    pub app_env: String,
+    /// The size of the kernel's ring buffer in bytes.
+    pub ring_size_bytes: u32,
+    /// Print nothing on stderr but errors.
+    pub quiet: bool,
+}
+
+/// How much is recorded, at what cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A share of the requests in full, the peak and the chunk growth of every request.
+    Light,
+    /// Every request with its growth by stack.
+    Aggressive,
+    /// Every single allocation; slows the pool down many times.
+    Exact,
+}
+
+/// Record, from outside, what each request does with memory, and by which PHP stack
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AttachArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// The workers of all pools
+    #[arg(long, group = "target")]
+    all: bool,
+    /// How much is recorded
+    #[arg(long, value_enum, default_value = "light")]
+    mode: ModeArg,
+    /// Detach after this time: 60, 60s, 10m, 1h; without it Ctrl-C ends
+    #[arg(short, long, value_name = "TIME", value_parser = values::duration, required_if_eq("mode", "exact"))]
+    duration: Option<Duration>,
+    /// The share of requests recorded in full, 0 to 1 [default: 0.01 in light mode, else 1]
+    #[arg(long, value_name = "SHARE", value_parser = values::share)]
+    sample_rate: Option<f64>,
+    /// The folder of the records [default: /var/log/memprof/POOL]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Append the log lines to this file: the application's own storage/logs/laravel.log
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Print each record as a line of JSON on stdout
+    #[arg(long)]
+    json: bool,
+    /// Record every sampled request, not only those past a threshold
+    #[arg(long)]
+    every: bool,
+    /// Log requests above this: MiB, or a share of the worker's memory_limit
+    #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "75%")]
+    warning: Threshold,
+    /// Requests above this are in danger: MiB, or a share of the worker's memory_limit
+    #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "87.5%")]
+    critical: Threshold,
+    /// The channel in log lines
+    #[arg(long, value_name = "NAME", value_parser = values::channel, default_value = "production")]
+    app_env: String,
+    /// The size of the kernel's ring buffer in MiB, a power of two
+    #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "32")]
+    ring_size: u32,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  sudo memprof attach --pool www
+  sudo memprof attach --pool www --mode aggressive --duration 10m --out /tmp/records
+  sudo memprof attach --pid 4711 --every --json | jq .message
+  sudo memprof attach --all --sample-rate 0.1 --warning 1536 --critical 1792
+
+Ctrl-C or SIGTERM once: detach, write, print the summary; twice: at once.";
+
+/// The values of `--mode`, with their help.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// A share of the requests in full; the peak and the chunk growth of every request
+    Light,
+    /// Every request with its growth by stack
+    Aggressive,
+    /// Every single allocation: slows the pool down many times, and needs --duration
+    Exact,
+}
+
+impl AttachArgs {
+    pub(super) fn run(self, quiet: bool) -> anyhow::Result<Exit> {
+        record(&self.options(quiet)?)
+    }
+
+    fn options(self, quiet: bool) -> Result<AttachOptions, ExitError> {
+        let target = if self.all {
+            Some(Target::All)
+        } else {
+            self.target.target()
+        };
+        let target = target
+            .ok_or_else(|| usage("name what to attach to: --pool NAME, --pid PID or --all"))?;
+        let mode = match self.mode {
+            ModeArg::Light => Mode::Light,
+            ModeArg::Aggressive => Mode::Aggressive,
+            ModeArg::Exact => Mode::Exact,
+        };
+        check_order(self.warning, self.critical)?;
+        Ok(AttachOptions {
+            sample_rate: self
+                .sample_rate
+                .unwrap_or(if mode == Mode::Light { 0.01 } else { 1.0 }),
+            out: match self.out {
+                Some(out) => out,
+                None => default_out(&target)?,
+            },
+            target,
+            mode,
+            duration: self.duration,
+            log: self.log,
+            json: self.json,
+            every: self.every,
+            warning: self.warning,
+            critical: self.critical,
+            app_env: self.app_env,
+            ring_size_bytes: self.ring_size,
+            quiet,
+        })
+    }
+}
+
+fn record(_options: &AttachOptions) -> anyhow::Result<Exit> {
+    Err(ExitError {
+        exit: Exit::Unsupported,
+        message: "this memprof was built without an engine to attach with; build it with `cargo xtask build`".to_owned(),
+    }
+    .into())
+}
+
+fn usage(message: &str) -> ExitError {
+    ExitError {
+        exit: Exit::Usage,
+        message: message.to_owned(),
+    }
+}
+
+/// Thresholds of different kinds compare only at a worker's limit, which is not known yet.
+fn check_order(warning: Threshold, critical: Threshold) -> Result<(), ExitError> {
+    let in_order = match (warning, critical) {
+        (Threshold::Bytes(warning), Threshold::Bytes(critical)) => warning <= critical,
+        (Threshold::ShareOfLimit(warning), Threshold::ShareOfLimit(critical)) => {
+            warning <= critical
+        }
+        _ => true,
+    };
+    if in_order {
+        Ok(())
+    } else {
+        Err(usage("--warning is above --critical"))
+    }
+}
+
+/// A folder for one pool, one set of processes, or all.
+fn default_out(target: &Target) -> Result<PathBuf, ExitError> {
+    let name = match target {
+        Target::All => "all".to_owned(),
+        Target::Pools(pools) => pools.join("+"),
+        Target::Pids(pids) => {
+            let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+            format!("pid-{}", pids.join("+"))
+        }
+    };
+    // A pool's name comes from outside: it must not name another folder.
+    if name.starts_with('.') || name.contains(['/', '\0']) || name.len() > 200 {
+        return Err(usage(
+            "no folder can be named after this pool; name one by --out DIR",
+        ));
+    }
+    Ok(PathBuf::from("/var/log/memprof").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Verb {
+        #[command(flatten)]
+        args: AttachArgs,
+    }
+
+    fn options(line: &str) -> Result<AttachOptions, String> {
+        let words = std::iter::once("attach").chain(line.split_whitespace());
+        let verb = Verb::try_parse_from(words).map_err(|error| error.to_string())?;
+        verb.args.options(false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn light_is_the_default() {
+        let options = options("--pool www").expect("enough");
+        assert_eq!(options.target, Target::Pools(vec!["www".into()]));
+        assert_eq!((options.mode, options.sample_rate), (Mode::Light, 0.01));
+        assert_eq!(options.out, PathBuf::from("/var/log/memprof/www"));
+        assert_eq!(options.warning, Threshold::ShareOfLimit(0.75));
+        assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
+        assert_eq!(
+            (options.duration, options.ring_size_bytes),
+            (None, 32 << 20)
+        );
+    }
+
+    #[test]
+    fn aggressive_records_every_request() {
+        let options = options("--all --mode aggressive").expect("enough");
+        assert_eq!((options.target, options.sample_rate), (Target::All, 1.0));
+    }
+
+    #[test]
+    fn exact_runs_only_with_a_duration() {
+        assert!(options("--pool www --mode exact").is_err());
+        let options = options("--pool www --mode exact --duration 10s").expect("enough");
+        assert_eq!(options.duration, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn one_kind_of_target_is_wanted() {
+        for line in [
+            "",
+            "--pool www --all",
+            "--pool www --pid 1",
+            "--pid 0",
+            "--pid -1",
+        ] {
+            assert!(options(line).is_err(), "{line}");
+        }
+        let options = options("--pid 7 8").expect("enough");
+        assert_eq!(options.target, Target::Pids(vec![7, 8]));
+        assert_eq!(options.out, PathBuf::from("/var/log/memprof/pid-7+8"));
+    }
+
+    #[test]
+    fn a_pool_cannot_lead_out_of_the_log_folder() {
+        assert!(options("--pool ../../etc").is_err());
+        assert!(options("--pool ../../etc --out /tmp/records").is_ok());
+    }
+
+    #[test]
+    fn senseless_values_are_refused() {
+        for line in [
+            "--pool www --warning 90% --critical 80%",
+            "--pool www --warning 2000 --critical 1000",
+            "--pool www --sample-rate 2",
+            "--pool www --app-env a.b:",
+        ] {
+            assert!(options(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What memprof's exit status says, and how an error is told.
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use super::table::printable;
+use crate::fpm::FpmError;
+
+/// The exit status of every verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// 0: done.
+    Done = 0,
+    /// 1: failed.
+    Failed = 1,
+    /// 2: the command line makes no sense (clap ends with it too).
+    Usage = 2,
+    /// 3: no such pool or worker.
+    NoSuchTarget = 3,
+    /// 4: a permission or a capability is missing.
+    Denied = 4,
+    /// 5: this PHP or this kernel is not supported.
+    Unsupported = 5,
+    /// 6: stopped by the overhead guard.
+    OverheadGuard = 6,
+}
+
+/// The same for `--help`.
+pub(super) const HELP: &str = "\
+EXIT STATUS:
+  0  done
+  1  failed
+  2  usage
+  3  no such pool or worker
+  4  permission or capability missing
+  5  unsupported PHP or kernel
+  6  stopped by the overhead guard";
+
+/// An error of a verb that has an exit status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExitError {
+    /// The status to end with.
+    pub exit: Exit,
+    /// What was tried, what was found, and the cure.
+    pub message: String,
+}
+
+impl Exit {
+    /// The status that an error deserves: that of the first cause that has one, else [`Exit::Failed`].
+    ///
+    /// A reader that closed its pipe (`memprof list | head -1`) has seen enough: that is [`Exit::Done`].
+    pub fn of(error: &anyhow::Error) -> Self {
+        error
+            .chain()
+            .find_map(Self::of_cause)
+            .unwrap_or(Self::Failed)
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if let Some(error) = cause.downcast_ref::<ExitError>() {
+            return Some(error.exit);
+        }
+        if let Some(error) = cause.downcast_ref::<FpmError>() {
+            return match error {
+                FpmError::NoFpm
+                | FpmError::NoSuchPool { .. }
+                | FpmError::NoSuchProcess { .. }
+                | FpmError::IsMaster { .. } => Some(Self::NoSuchTarget),
+                FpmError::Permission { .. } => Some(Self::Denied),
+                FpmError::Read { .. } => None,
+            };
+        }
+        match cause.downcast_ref::<std::io::Error>()?.kind() {
+            ErrorKind::PermissionDenied => Some(Self::Denied),
+            ErrorKind::BrokenPipe => Some(Self::Done),
+            _ => None,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error for people: what failed, and each cause on a line of its own.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        let head = if depth == 0 {
+            "memprof: "
+        } else {
+            "  because: "
+        };
+        let _ = writeln!(text, "{head}{}", printable(&cause.to_string()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn the_first_cause_with_a_status_decides() {
+        let permission = std::io::Error::from(ErrorKind::PermissionDenied);
+        let cases = [
+            (anyhow!("anything"), Exit::Failed),
+            (
+                anyhow::Error::from(FpmError::NoFpm).context("cannot attach"),
+                Exit::NoSuchTarget,
+            ),
+            (
+                anyhow::Error::from(permission).context("cannot write"),
+                Exit::Denied,
+            ),
+            (
+                std::io::Error::from(ErrorKind::BrokenPipe).into(),
+                Exit::Done,
+            ),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(Exit::of(&error), exit, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_a_matter_of_permission() {
+        let source = std::io::Error::from(ErrorKind::PermissionDenied);
+        let error = FpmError::Read {
+            path: "/proc/1/maps".into(),
+            source,
+        };
+        assert_eq!(Exit::of(&error.into()), Exit::Denied);
+    }
+
+    #[test]
+    fn each_cause_has_its_line_and_no_escape_sequence_gets_out() {
+        let error = Err::<(), _>(anyhow!("pool \u{1b}[2J"))
+            .context("cannot attach")
+            .expect_err("an error");
+        assert_eq!(
+            explain(&error),
+            "memprof: cannot attach\n  because: pool \\u{1b}[2J\n"
+        );
+    }
+}

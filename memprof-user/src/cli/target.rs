@@ -1,0 +1,30 @@
+//! `--pool`, `--pid`, `--all`.
+
+use clap::Args;
+
+use crate::fpm::Target;
+
+/// Which workers a verb is about.
+#[derive(Args, Clone, Debug)]
+#[group(id = "target", multiple = false)]
+pub(super) struct TargetArgs {
+    /// The workers of this php-fpm pool, present and future; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pool: Vec<String>,
+    /// These processes; they need not be php-fpm workers
+    #[arg(short, long, value_name = "PID", num_args = 1.., value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Vec<i32>,
+}
+
+impl TargetArgs {
+    /// The target, or `None` when neither a pool nor a process was named.
+    pub(super) fn target(&self) -> Option<Target> {
+        if !self.pool.is_empty() {
+            Some(Target::Pools(self.pool.clone()))
+        } else if !self.pid.is_empty() {
+            Some(Target::Pids(self.pid.clone()))
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Offsets inside PHP's structs, chosen by the sizes of the exported globals.
+//!
+//! One minor version has several layouts: the security releases of October 2026 moved members inside
+//! 8.2 and 8.4. So the table in [`builds`](super::builds) is keyed on a [`Fingerprint`] of the
+//! binary and not on its version, and what is found here is proven on the live process
+//! ([`Process::attach`](super::Process::attach)) before it is used.
+//!
+//! All offsets are in bytes, of non-thread-safe builds, measured by compiling `offsetof` against each
+//! build's own headers (private structs: against its `zend_alloc.c` and `fastcgi.c`).
+
+use std::fmt;
+
+use crate::binary::{Globals, PhpVersion};
+
+use super::builds;
+
+/// The machine that a build is for, as far as struct layouts differ by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// x86-64.
+    X86_64,
+    /// aarch64: `struct stat` is 16 bytes shorter, so is `sapi_globals` from behind `global_stat` on.
+    Aarch64,
+}
+
+impl Machine {
+    /// The machine memprof itself runs on, which is that of every process it can read.
+    pub const HOST: Machine = if cfg!(target_arch = "aarch64") {
+        Machine::Aarch64
+    } else {
+        Machine::X86_64
+    };
+
+    /// Bytes by which `sapi_globals` is shorter behind `global_stat` than on x86-64.
+    fn shorter_stat(self) -> u32 {
+        match self {
+            Machine::X86_64 => 0,
+            Machine::Aarch64 => 16,
+        }
+    }
+}
+
+/// The `st_size` of the exported globals, in bytes: what identifies a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// `executor_globals`
+    pub executor: u64,
+    /// `compiler_globals`
+    pub compiler: u64,
+    /// `sapi_globals`
+    pub sapi: u64,
+    /// `core_globals`
+    pub core: u64,
+    /// `ps_globals`; `None` where the session extension is not in the binary.
+    pub session: Option<u64>,
+}
+
+impl Fingerprint {
+    /// The fingerprint of a binary.
+    pub fn of(globals: &Globals) -> Fingerprint {
+        Fingerprint {
+            executor: globals.executor.size,
+            compiler: globals.compiler.size,
+            sapi: globals.sapi.size,
+            core: globals.core.size,
+            session: globals.session.map(|session| session.size),
+        }
+    }
+
+    /// How many of the sizes that both have are equal, and by how many bytes the others differ.
+    fn difference(&self, other: &Fingerprint) -> (u32, u64) {
+        let session = self.session.zip(other.session);
+        [
+            (self.executor, other.executor),
+            (self.compiler, other.compiler),
+            (self.sapi, other.sapi),
+            (self.core, other.core),
+        ]
+        .into_iter()
+        .chain(session)
+        .fold((0, 0), |(unequal, bytes), (a, b)| {
+            (
+                unequal + u32::from(a != b),
+                bytes.saturating_add(a.abs_diff(b)),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "executor_globals {}, compiler_globals {}, sapi_globals {}, core_globals {}, ps_globals ",
+            self.executor, self.compiler, self.sapi, self.core
+        )?;
+        match self.session {
+            Some(size) => write!(f, "{size}"),
+            None => write!(f, "absent"),
+        }
+    }
+}
+
+/// No known layout has these sizes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "PHP {}.{}.{} has an unknown memory layout: the sizes of its globals are {found}; nearest known: {nearest}. \
+     memprof does not guess: use a memprof that knows this build, or report these sizes",
+    .version.major, .version.minor, .version.patch
+)]
+pub struct UnknownLayout {
+    /// What the binary says it is.
+    pub version: PhpVersion,
+    /// The sizes found.
+    pub found: Fingerprint,
+    /// The nearest known layouts with their sizes.
+    pub nearest: String,
+}
+
+/// Every offset that memprof uses, for one layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The PHP releases that this layout was measured on: `8.2.36`.
+    pub php: &'static str,
+    /// The major and minor version that it belongs to.
+    pub minor: (u8, u8),
+    /// `executor_globals`
+    pub executor: ExecutorGlobals,
+    /// `sapi_globals`
+    pub sapi: SapiGlobals,
+    /// `zend_execute_data`
+    pub execute_data: ExecuteData,
+    /// `zend_op`
+    pub op: Op,
+    /// `zend_function`
+    pub function: Function,
+    /// `zend_op_array`
+    pub op_array: OpArray,
+    /// `zend_class_entry`
+    pub class: Class,
+    /// `zend_object`
+    pub object: Object,
+    /// `zend_string`
+    pub string: ZendString,
+    /// `zend_array`
+    pub array: Array,
+    /// `zend_generator`
+    pub generator: Generator,
+    /// `zend_file_handle`
+    pub file_handle: FileHandle,
+    /// `zend_mm_heap`, as far as no code gives it away.
+    pub heap: Heap,
+    /// `zend_mm_chunk`, as far as no code gives it away.
+    pub chunk: Chunk,
+    /// `zend_mm_huge_list`
+    pub huge: Huge,
+    /// `fcgi_request` and its table of environment variables.
+    pub fcgi: Fcgi,
+    /// Opcodes by number.
+    pub opcodes: Opcodes,
+}
+
+/// `zend_executor_globals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutorGlobals {
+    /// `included_files`, a `HashTable`.
+    pub included_files: u32,
+    /// `class_table`, a pointer to a `HashTable`.
+    pub class_table: u32,
+    /// `zend_constants`, a pointer to a `HashTable`.
+    pub zend_constants: u32,
+    /// `current_execute_data`, the innermost frame.
+    pub current_execute_data: u32,
+    /// `objects_store.object_buckets`
+    pub object_buckets: u32,
+    /// `opline_before_exception`
+    pub opline_before_exception: u32,
+}
+
+/// `sapi_globals_struct`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SapiGlobals {
+    /// `server_context`, php-fpm's `fcgi_request *`.
+    pub server_context: u32,
+    /// `request_info.request_method`, a `char *`.
+    pub request_method: u32,
+    /// `request_info.query_string`, a `char *`.
+    pub query_string: u32,
+    /// `request_info.path_translated`, a `char *`: the script.
+    pub path_translated: u32,
+    /// `request_info.request_uri`, a `char *`; php-fpm keeps the script's name here.
+    pub request_uri: u32,
+    /// `sapi_started`, one byte.
+    pub sapi_started: u32,
+    /// `global_request_time`, a `double` of Unix seconds; 0 until the script asks for it.
+    pub global_request_time: u32,
+}
+
+/// `zend_execute_data`: one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecuteData {
+    /// `opline`, a `zend_op *`.
+    pub opline: u32,
+    /// `func`, a `zend_function *`; null in frames that the engine puts in for its own ends.
+    pub func: u32,
+    /// `This`, the value of a zval: a `zend_object *` when its type says so.
+    pub this: u32,
+    /// `This.u1.type_info`: the zval's type in the low byte, `ZEND_CALL_*` flags from bit 16 on.
+    pub type_info: u32,
+    /// `prev_execute_data`, the caller.
+    pub prev: u32,
+    /// Bytes to read to have all of the above.
+    pub size: u32,
+}
+
+/// `zend_op`: one instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// `extended_value`: the kind of an include; which function a frameless call is for.
+    pub extended_value: u32,
+    /// `lineno`
+    pub lineno: u32,
+    /// `opcode`, one byte.
+    pub opcode: u32,
+    /// Size of the struct.
+    pub size: u32,
+}
+
+/// `zend_function`: what user and internal functions have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// `type`, one byte: 1 internal, 2 user, 4 eval'd code.
+    pub kind: u32,
+    /// `common.fn_flags`
+    pub fn_flags: u32,
+    /// `common.function_name`, a `zend_string *`; null for a file's top-level code.
+    pub function_name: u32,
+    /// `common.scope`, a `zend_class_entry *`: the declaring class.
+    pub scope: u32,
+    /// Bytes to read to have all of the above.
+    pub size: u32,
+}
+
+/// `zend_op_array`: a user function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpArray {
+    /// `last`: how many instructions there are.
+    pub last: u32,
+    /// `opcodes`, a `zend_op *`.
+    pub opcodes: u32,
+    /// `filename`, a `zend_string *`.
+    pub filename: u32,
+    /// `line_start`
+    pub line_start: u32,
+}
+
+/// `zend_class_entry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// `name`, a `zend_string *`.
+    pub name: u32,
+    /// `ce_flags`
+    pub flags: u32,
+}
+
+/// `zend_object`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// `ce`, a `zend_class_entry *`.
+    pub class: u32,
+}
+
+/// `zend_string`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZendString {
+    /// `len`, in bytes.
+    pub len: u32,
+    /// `val`, the bytes themselves.
+    pub val: u32,
+}
+
+/// `zend_array` (`HashTable`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// `u.flags`
+    pub flags: u32,
+    /// `arData`, a `Bucket *`.
+    pub data: u32,
+    /// `nNumUsed`: slots in use, deleted ones included.
+    pub used: u32,
+    /// `nNumOfElements`
+    pub count: u32,
+    /// Bytes to read to have all of the above.
+    pub size: u32,
+}
+
+/// `zend_generator`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generator {
+    /// `execute_data`, the generator's own frame.
+    pub execute_data: u32,
+    /// `node.parent`: the generator that this one delegates to with `yield from`.
+    pub parent: u32,
+}
+
+/// `zend_file_handle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHandle {
+    /// `filename`
+    pub filename: u32,
+    /// What `filename` points to.
+    pub filename_is: FileName,
+}
+
+/// What `zend_file_handle.filename` points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// A `char *`, up to PHP 8.0.
+    CString,
+    /// A `zend_string *`, from PHP 8.1 on.
+    ZendString,
+}
+
+/// `zend_mm_heap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heap {
+    /// `use_custom_heap`, an `int`.
+    pub use_custom_heap: u32,
+    /// `hard_limit`, up to which real_size may overshoot the limit (builds since October 2026).
+    pub hard_limit: Option<u32>,
+}
+
+/// `zend_mm_chunk`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// `heap`, a pointer back to the heap.
+    pub heap: u32,
+    /// `next`, in a ring through all chunks.
+    pub next: u32,
+    /// `free_pages`, an `uint32_t`.
+    pub free_pages: u32,
+    /// `heap_slot`: where the main chunk holds the heap itself.
+    pub heap_slot: u32,
+}
+
+/// `zend_mm_huge_list`: one huge block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Huge {
+    /// `ptr`, the block.
+    pub ptr: u32,
+    /// `size`, in bytes.
+    pub size: u32,
+    /// `next`
+    pub next: u32,
+    /// Size of the struct.
+    pub node: u32,
+}
+
+/// `fcgi_request`, `fcgi_hash` and `fcgi_hash_bucket`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fcgi {
+    /// `fcgi_request.env.list`: the newest variable.
+    pub newest_variable: u32,
+    /// `fcgi_hash_bucket.var_len`
+    pub name_len: u32,
+    /// `fcgi_hash_bucket.var`
+    pub name: u32,
+    /// `fcgi_hash_bucket.val_len`
+    pub value_len: u32,
+    /// `fcgi_hash_bucket.val`
+    pub value: u32,
+    /// `fcgi_hash_bucket.list_next`: the variable that was set before this one.
+    pub older: u32,
+    /// Size of `fcgi_hash_bucket`.
+    pub bucket: u32,
+}
+
+/// Opcodes by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opcodes {
+    /// `ZEND_INCLUDE_OR_EVAL`
+    pub include_or_eval: u8,
+    /// `ZEND_HANDLE_EXCEPTION`
+    pub handle_exception: u8,
+    /// `ZEND_FRAMELESS_ICALL_0` and `_3`, the first and the last of them (from PHP 8.4 on).
+    pub frameless: Option<(u8, u8)>,
+}
+
+impl Layout {
+    /// The layout of a binary with these globals.
+    ///
+    /// # Errors
+    /// [`UnknownLayout`] when no known layout has exactly these sizes.
+    pub fn find(
+        globals: &Globals,
+        version: PhpVersion,
+        machine: Machine,
+    ) -> Result<Layout, UnknownLayout> {
+        let found = Fingerprint::of(globals);
+        let mut known: Vec<_> = builds::ALL
+            .iter()
+            .map(|(fingerprint, layout)| (for_machine(*fingerprint, machine), layout))
+            .collect();
+        known.sort_by_key(|(fingerprint, _)| fingerprint.difference(&found));
+        match known.first() {
+            Some((nearest, layout)) if nearest.difference(&found).0 == 0 => {
+                Ok(layout.for_machine(machine))
+            }
+            _ => Err(UnknownLayout {
+                version,
+                found,
+                nearest: known
+                    .iter()
+                    .take(2)
+                    .map(|(fingerprint, layout)| format!("PHP {} ({fingerprint})", layout.php))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
+    }
+
+    /// The same layout where `global_stat` is shorter.
+    fn for_machine(mut self, machine: Machine) -> Layout {
+        // 8.6 moved sapi_started in front of global_stat (offset 256 everywhere).
+        const GLOBAL_STAT: u32 = 256;
+        for offset in [
+            &mut self.sapi.sapi_started,
+            &mut self.sapi.global_request_time,
+        ] {
+            if *offset > GLOBAL_STAT {
+                *offset -= machine.shorter_stat();
+            }
+        }
+        self
+    }
+}
+
+fn for_machine(fingerprint: Fingerprint, machine: Machine) -> Fingerprint {
+    Fingerprint {
+        sapi: fingerprint.sapi - u64::from(machine.shorter_stat()),
+        ..fingerprint
+    }
+}

@@ -1,0 +1,208 @@
+//! One live PHP process, its layout proven.
+
+use crate::binary::{Decoded, Globals, PhpVersion};
+
+use super::ZendError;
+use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
+use super::layout::{Layout, Machine};
+use super::memory::{Memory, ProcessMemory, at};
+use super::prove::{Proof, Prover};
+use super::request::{self, Request};
+use super::stack::{Stack, Walk};
+use super::values::{Loaded, Reader};
+
+/// A live PHP process, read from outside; it is neither stopped nor changed.
+pub struct Process {
+    memory: Box<dyn Memory>,
+    layout: Layout,
+    addresses: Addresses,
+    /// `None` where the process does not use Zend's own heap.
+    heap_layout: Option<HeapLayout>,
+    proofs: Vec<Proof>,
+    frameless_functions: Option<u64>,
+}
+
+/// Where a live process has its globals: their addresses in the file plus the load bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// `executor_globals`
+    pub executor: u64,
+    /// `sapi_globals`
+    pub sapi: u64,
+    /// The `zend_mm_heap` itself.
+    pub heap: u64,
+}
+
+impl Process {
+    /// Finds the heap of process `pid` and proves the layout on it.
+    ///
+    /// `load_bias` is what the process adds to the addresses in the file; 0 where it is not
+    /// position-independent.
+    ///
+    /// # Errors
+    /// [`ZendError::Layout`] for a build with unknown struct layouts, [`ZendError::NotProven`] when
+    /// the process's memory does not agree with what was derived, [`ZendError::Memory`] when it
+    /// cannot be read.
+    pub fn attach(
+        pid: i32,
+        load_bias: u64,
+        globals: &Globals,
+        decoded: &Decoded,
+        version: PhpVersion,
+    ) -> Result<Process, ZendError> {
+        let memory = Box::new(ProcessMemory::new(pid));
+        Process::open(memory, load_bias, globals, decoded, version)
+    }
+
+    /// The same for any source of memory.
+    ///
+    /// # Errors
+    /// As [`Process::attach`].
+    pub fn open(
+        memory: Box<dyn Memory>,
+        load_bias: u64,
+        globals: &Globals,
+        decoded: &Decoded,
+        version: PhpVersion,
+    ) -> Result<Process, ZendError> {
+        let layout = Layout::find(globals, version, Machine::HOST)?;
+        let live = |address: u64| load_bias.wrapping_add(address);
+        let heap = memory.u64(live(decoded.heap_pointer))?;
+        let is_custom = memory
+            .u32(at(heap, layout.heap.use_custom_heap))
+            .map_err(|source| ZendError::NoHeap {
+                pointer: live(decoded.heap_pointer),
+                source,
+            })?
+            != 0;
+        let addresses = Addresses {
+            executor: live(globals.executor.address),
+            sapi: live(globals.sapi.address),
+            heap,
+        };
+        let mut prover = Prover {
+            reader: Reader {
+                memory: memory.as_ref(),
+                layout: &layout,
+            },
+            decoded,
+            version,
+            proofs: Vec::new(),
+        };
+        prover.table();
+        prover.executor(addresses.executor);
+        let heap_layout = if is_custom { None } else { prover.heap(heap)? };
+        let proofs = prover.finish()?;
+        Ok(Process {
+            memory,
+            layout,
+            addresses,
+            heap_layout,
+            proofs,
+            frameless_functions: None,
+        })
+    }
+
+    /// Also names frameless calls (PHP 8.4 on), given the live address of the exported pointer
+    /// `zend_flf_functions`. Without it they are left out of stacks.
+    #[must_use]
+    pub fn with_frameless_functions(mut self, address: u64) -> Process {
+        self.frameless_functions = Some(address);
+        self
+    }
+
+    /// The proofs that the layout passed.
+    pub fn proofs(&self) -> &[Proof] {
+        &self.proofs
+    }
+
+    /// The offsets in use.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The heap's offsets; `None` where the process does not use Zend's own heap
+    /// (`USE_ZEND_ALLOC=0`, or an extension replaced it).
+    pub fn heap_layout(&self) -> Option<&HeapLayout> {
+        self.heap_layout.as_ref()
+    }
+
+    /// Where the globals are.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Reads the heap's sums and counts, in one read.
+    ///
+    /// # Errors
+    /// [`ZendError::CustomHeap`], or [`ZendError::Memory`] when the process has ended.
+    pub fn heap_counters(&self) -> Result<HeapCounters, ZendError> {
+        self.heap_reader()?.counters()
+    }
+
+    /// Reads the heap with its huge blocks and pages: one read a chunk and a block.
+    ///
+    /// # Errors
+    /// As [`Process::heap_counters`]; [`ZendError::Inconsistent`] when the process changed its
+    /// lists each of the 20 times that they were read.
+    pub fn heap(&self) -> Result<Heap, ZendError> {
+        self.heap_reader()?.heap()
+    }
+
+    /// Reads at most `most_frames` frames of the PHP stack, innermost first.
+    ///
+    /// # Errors
+    /// [`ZendError::Memory`] when the process has ended. A stack that the running process tore is
+    /// no error: [`Stack::end`] says so.
+    pub fn stack(&self, most_frames: usize) -> Result<Stack, ZendError> {
+        Walk::new(
+            self.reader(),
+            self.addresses.executor,
+            self.frameless_functions,
+            most_frames,
+        )
+        .run()
+    }
+
+    /// Whether a request is being served.
+    ///
+    /// # Errors
+    /// [`ZendError::Memory`] when the process has ended.
+    pub fn in_request(&self) -> Result<bool, ZendError> {
+        Ok(request::in_request(self.reader(), self.addresses.sapi)?)
+    }
+
+    /// Reads the request being served; `None` for an idle worker.
+    ///
+    /// # Errors
+    /// [`ZendError::Memory`] when the process has ended or the request ended while it was read.
+    pub fn request(&self) -> Result<Option<Request>, ZendError> {
+        request::request(self.reader(), self.addresses.sapi)
+    }
+
+    /// Counts declared classes and included files.
+    ///
+    /// # Errors
+    /// [`ZendError::Memory`] or [`ZendError::Inconsistent`] when the process changed its tables
+    /// while they were read, or has ended.
+    pub fn loaded(&self) -> Result<Loaded, ZendError> {
+        self.reader().loaded(self.addresses.executor)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            memory: self.memory.as_ref(),
+            layout: &self.layout,
+        }
+    }
+
+    fn heap_reader(&self) -> Result<HeapReader<'_>, ZendError> {
+        let heap_layout = self.heap_layout.as_ref().ok_or(ZendError::CustomHeap)?;
+        Ok(HeapReader {
+            memory: self.memory.as_ref(),
+            layout: &self.layout,
+            heap_layout,
+            heap: self.addresses.heap,
+        })
+    }
+}
