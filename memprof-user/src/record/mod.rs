@@ -8,9 +8,16 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod checkpoint;
+pub mod dump;
+pub mod event;
 pub mod frame;
 pub mod json;
+pub mod oom;
 pub mod request;
+pub mod sample;
+pub mod session;
+pub mod summary;
 pub mod time;
 pub mod units;
 
