@@ -13,6 +13,7 @@ pub mod dump;
 pub mod event;
 pub mod frame;
 pub mod json;
+pub mod log;
 pub mod oom;
 pub mod request;
 pub mod sample;
