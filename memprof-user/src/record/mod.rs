@@ -15,6 +15,7 @@ pub mod frame;
 pub mod json;
 pub mod log;
 pub mod oom;
+pub mod pprof;
 pub mod request;
 pub mod sample;
 pub mod session;
