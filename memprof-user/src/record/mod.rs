@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 pub mod checkpoint;
+mod directory;
 pub mod dump;
 pub mod event;
 pub mod frame;
@@ -19,6 +20,7 @@ pub mod pprof;
 pub mod request;
 pub mod sample;
 pub mod session;
+pub mod store;
 pub mod summary;
 pub mod time;
 pub mod units;
