@@ -191,12 +191,19 @@ impl Fpm {
     /// When it cannot be read or written.
     pub fn add_folder(&self, from: &Path, name: &str) -> Result<()> {
         let to = self.folder.path().join(name);
-        let owner = match self.settings.user {
-            User::Root => 0,
-            User::Nobody => NOBODY,
-        };
-        copy_tree(from, &to, owner)
+        copy_tree(from, &to, self.owner())
             .with_context(|| format!("copying {} to {}", from.display(), to.display()))
+    }
+
+    /// Makes a folder for the workers' user to write in, with those above it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_folder(&self, name: &str) -> Result<()> {
+        let folder = self.folder.path().join(name);
+        fs::create_dir_all(&folder)
+            .and_then(|()| chown(&folder, Some(self.owner()), Some(self.owner())))
+            .with_context(|| format!("making {}", folder.display()))
     }
 
     /// A GET of one of the scripts in `tests/apps/scripts`, as `memory.php?mb=8`, in the first pool.
@@ -216,6 +223,13 @@ impl Fpm {
     pub fn script(&self, uri: &str) -> Request {
         let file = uri.split('?').next().unwrap_or(uri);
         Request::get(self.inside(&format!("scripts/{file}")), format!("/{uri}"))
+    }
+
+    fn owner(&self) -> u32 {
+        match self.settings.user {
+            User::Root => 0,
+            User::Nobody => NOBODY,
+        }
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {

@@ -5,11 +5,13 @@
 
 pub mod fcgi;
 mod fpm;
+mod laravel;
 mod php;
 
 use std::path::{Path, PathBuf};
 
 pub use fpm::{Fpm, Opcache, Pool, Settings, User};
+pub use laravel::Laravel;
 pub use php::{PhpBuild, Source};
 
 /// The root of memprof's source tree.
