@@ -1,7 +1,11 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
+mod build;
 mod php;
 mod run;
+mod setup;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -17,6 +21,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Install what building and testing need, saying what first
+    Setup {
+        /// Only say what is missing, and fail if something is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the BPF object and target/release/memprof
+    Build,
     /// Fetch the PHP builds of the tests into target/php (nothing is installed)
     Php {
         /// Names, as bookworm-8.2; all builds where none is given
@@ -24,8 +36,24 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().verb {
+fn main() -> ExitCode {
+    match run_verb(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by Debug, which would add a backtrace where RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_verb(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { check } => setup::setup(check),
+        Verb::Build => {
+            setup::setup(false)?;
+            build::build().map(drop)
+        }
         Verb::Php { names } => {
             let wanted: Vec<_> = PhpBuild::ALL
                 .iter()

@@ -3,10 +3,18 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use memprof_tests::repository;
 
 /// Says a step's heading.
 pub fn heading(text: &str) {
     eprintln!("==> {text}");
+}
+
+/// The cargo that runs this.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repository());
+    cargo
 }
 
 /// Prints the command, runs it with this terminal, and waits.

@@ -1,0 +1,112 @@
+//! Builds the BPF object and the agent that carries it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use memprof_tests::{repository, target_dir};
+
+use crate::run::{cargo, heading, run};
+use crate::setup::{BpfToolchain, bpf_linker};
+
+/// What `cargo xtask build` makes.
+pub struct Built {
+    /// The BPF object, as the agent embeds it.
+    pub bpf_object: PathBuf,
+    /// The agent: one file that needs nothing beside it.
+    pub memprof: PathBuf,
+}
+
+/// Builds both.
+///
+/// # Errors
+/// When one does not compile, or the toolchain is not there.
+pub fn build() -> Result<Built> {
+    heading("Building the BPF object");
+    let bpf_object = build_bpf_object()?;
+    heading("Building memprof");
+    let mut agent = cargo();
+    agent.args([
+        "build",
+        "--release",
+        "--package",
+        "memprof-user",
+        "--features",
+        "ebpf",
+    ]);
+    run(agent.env("MEMPROF_BPF_OBJECT", &bpf_object))?;
+    let memprof = target_dir().join("release/memprof");
+    heading(&format!("Built {}", memprof.display()));
+    Ok(Built {
+        bpf_object,
+        memprof,
+    })
+}
+
+fn build_bpf_object() -> Result<PathBuf> {
+    let target = target_dir().join("bpf");
+    let mut build = match BpfToolchain::choose() {
+        BpfToolchain::Rustup => rustup_nightly(),
+        BpfToolchain::Debian => debian_rust(&bpf_linker()),
+    };
+    // The same file serves both toolchains: `--cfg` picks the layout of the probed processor's registers.
+    let architecture = std::env::consts::ARCH;
+    let flags =
+        format!("-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"{architecture}\"");
+    build.args([
+        "build",
+        "--release",
+        "-Z",
+        "build-std=core",
+        "--target",
+        "bpfel-unknown-none",
+        "--target-dir",
+    ]);
+    build.arg(&target).args([
+        "--package",
+        "memprof-ebpf",
+        "--bin",
+        "memprof-ebpf",
+        "--features",
+        "programs",
+    ]);
+    run(build.env("RUSTFLAGS", flags).current_dir(repository()))?;
+    let object = target.join("bpfel-unknown-none/release/memprof-ebpf");
+    object
+        .canonicalize()
+        .with_context(|| format!("cargo left no BPF object at {}", object.display()))
+}
+
+fn rustup_nightly() -> Command {
+    let mut build = clean("rustup");
+    build
+        .args(["run", "nightly", "cargo"])
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", "bpf-linker");
+    build
+}
+
+fn debian_rust(linker: &Path) -> Command {
+    let mut build = clean("/usr/bin/cargo");
+    build
+        .env("RUSTC", "/usr/bin/rustc")
+        // Building `core` from source is a nightly feature; Debian's rustc is a stable one.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
+    build
+}
+
+/// A command that inherits nothing of the cargo that runs this, which may be another toolchain's.
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for name in [
+        "CARGO",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "LD_LIBRARY_PATH",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
