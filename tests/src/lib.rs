@@ -1,17 +1,19 @@
-//! Starts real php-fpm builds, for the integration tests and the demo.
+//! Starts real php-fpm builds and the real agent, for the integration tests and the demo.
 //!
-//! A test takes a [`PhpBuild`], starts an [`Fpm`] of it, and sends [`fcgi::Request`]s.
+//! A test takes a [`PhpBuild`], starts an [`Fpm`] of it, sends [`fcgi::Request`]s, and runs [`Memprof`] against it.
 //! Everything it starts is its own: a copy of the binary, a folder, a socket; all of it goes when the value is dropped.
 
 pub mod fcgi;
 mod fpm;
 mod laravel;
+mod memprof;
 mod php;
 
 use std::path::{Path, PathBuf};
 
 pub use fpm::{Fpm, Opcache, Pool, Settings, User};
 pub use laravel::Laravel;
+pub use memprof::{Finished, Memprof};
 pub use php::{PhpBuild, Source};
 
 /// The root of memprof's source tree.

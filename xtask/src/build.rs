@@ -9,19 +9,11 @@ use memprof_tests::{repository, target_dir};
 use crate::run::{cargo, heading, run};
 use crate::setup::{BpfToolchain, bpf_linker};
 
-/// What `cargo xtask build` makes.
-pub struct Built {
-    /// The BPF object, as the agent embeds it.
-    pub bpf_object: PathBuf,
-    /// The agent: one file that needs nothing beside it.
-    pub memprof: PathBuf,
-}
-
-/// Builds both.
+/// Builds both, and gives the path of the BPF object. The agent, `target/release/memprof`, is one file that needs nothing beside it.
 ///
 /// # Errors
 /// When one does not compile, or the toolchain is not there.
-pub fn build() -> Result<Built> {
+pub fn build() -> Result<PathBuf> {
     heading("Building the BPF object");
     let bpf_object = build_bpf_object()?;
     heading("Building memprof");
@@ -35,12 +27,11 @@ pub fn build() -> Result<Built> {
         "ebpf",
     ]);
     run(agent.env("MEMPROF_BPF_OBJECT", &bpf_object))?;
-    let memprof = target_dir().join("release/memprof");
-    heading(&format!("Built {}", memprof.display()));
-    Ok(Built {
-        bpf_object,
-        memprof,
-    })
+    heading(&format!(
+        "Built {}",
+        target_dir().join("release/memprof").display()
+    ));
+    Ok(bpf_object)
 }
 
 fn build_bpf_object() -> Result<PathBuf> {

@@ -1,9 +1,11 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
 mod build;
+mod demo;
 mod php;
 mod run;
 mod setup;
+mod test;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ enum Verb {
     },
     /// Build the BPF object and target/release/memprof
     Build,
+    /// Show memprof at work on a php-fpm of its own that serves a Laravel application
+    Demo,
+    /// Run every check and every test, as CI does
+    Test,
     /// Fetch the PHP builds of the tests into target/php (nothing is installed)
     Php {
         /// Names, as bookworm-8.2; all builds where none is given
@@ -54,6 +60,8 @@ fn run_verb(verb: Verb) -> Result<()> {
             setup::setup(false)?;
             build::build().map(drop)
         }
+        Verb::Demo => demo::demo(),
+        Verb::Test => test::test(),
         Verb::Php { names } => {
             let wanted: Vec<_> = PhpBuild::ALL
                 .iter()
