@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use memprof_tests::{repository, target_dir};
 
-use crate::run::{cargo, heading, run};
+use crate::run::{cargo, heading, output, run};
 use crate::setup::{BpfToolchain, bpf_linker};
 
 /// Builds both, and gives the path of the BPF object. The agent, `target/release/memprof`, is one file that needs nothing beside it.
@@ -26,12 +26,25 @@ pub fn build() -> Result<PathBuf> {
         "--features",
         "ebpf",
     ]);
-    run(agent.env("MEMPROF_BPF_OBJECT", &bpf_object))?;
+    run(with_bpf(&mut agent, &bpf_object)?)?;
     heading(&format!(
         "Built {}",
         target_dir().join("release/memprof").display()
     ));
     Ok(bpf_object)
+}
+
+/// Gives a cargo command what the agent's feature `ebpf` is built with.
+///
+/// # Errors
+/// When there is no C compiler.
+pub fn with_bpf<'a>(command: &'a mut Command, bpf_object: &Path) -> Result<&'a mut Command> {
+    // libbpf-sys links libelf and libz statically, and looks for them in no folder of its own.
+    let library = output(Command::new("gcc").arg("-print-file-name=libelf.a"))?;
+    let folder = Path::new(library.trim()).parent().unwrap_or(Path::new(""));
+    Ok(command
+        .env("MEMPROF_BPF_OBJECT", bpf_object)
+        .env("LIBBPF_SYS_LIBRARY_PATH", folder))
 }
 
 fn build_bpf_object() -> Result<PathBuf> {

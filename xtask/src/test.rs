@@ -1,12 +1,9 @@
 //! Runs every check and every test, as CI does.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::Result;
 use memprof_tests::PhpBuild;
 
-use crate::build::build;
+use crate::build::{build, with_bpf};
 use crate::php;
 use crate::run::{cargo, heading, need_root, run};
 use crate::setup::setup;
@@ -21,7 +18,17 @@ pub fn test() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     let bpf_object = build()?;
     heading("Lints");
-    run(&mut clippy(&bpf_object))?;
+    // In release mode, because there libbpf is compiled already.
+    let mut clippy = cargo();
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--features",
+        "memprof-user/ebpf",
+    ]);
+    run(with_bpf(&mut clippy, &bpf_object)?.args(["--", "--deny", "warnings"]))?;
     heading("Unit tests");
     run(cargo().arg("test"))?;
     php::fetch(&PhpBuild::ALL.iter().collect::<Vec<_>>())?;
@@ -35,21 +42,4 @@ pub fn test() -> Result<()> {
         "--",
         "--test-threads=1",
     ]))
-}
-
-/// In release mode, because there libbpf is compiled already.
-fn clippy(bpf_object: &Path) -> Command {
-    let mut clippy = cargo();
-    clippy.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--features",
-        "memprof-user/ebpf",
-    ]);
-    clippy
-        .args(["--", "--deny", "warnings"])
-        .env("MEMPROF_BPF_OBJECT", bpf_object);
-    clippy
 }
