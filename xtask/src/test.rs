@@ -1,0 +1,45 @@
+//! Runs every check and every test, as CI does.
+
+use anyhow::Result;
+use memprof_tests::PhpBuild;
+
+use crate::build::{build, with_bpf};
+use crate::php;
+use crate::run::{cargo, heading, need_root, run};
+use crate::setup::setup;
+
+/// Sets up, builds, checks the style, and runs the unit tests and the tests against real php-fpm builds.
+///
+/// # Errors
+/// When any of it fails, or the last step is not run as root.
+pub fn test() -> Result<()> {
+    setup(false)?;
+    heading("Format");
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    let bpf_object = build()?;
+    heading("Lints");
+    // In release mode, because there libbpf is compiled already.
+    let mut clippy = cargo();
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--features",
+        "memprof-user/ebpf",
+    ]);
+    run(with_bpf(&mut clippy, &bpf_object)?.args(["--", "--deny", "warnings"]))?;
+    heading("Unit tests");
+    run(cargo().arg("test"))?;
+    php::fetch(&PhpBuild::ALL.iter().collect::<Vec<_>>())?;
+    need_root("starting php-fpm and loading BPF programs for the integration tests")?;
+    heading("Integration tests");
+    // One at a time: they measure, and two probed php-fpm builds share the modules they load.
+    run(cargo().args([
+        "test",
+        "--package",
+        "memprof-tests",
+        "--",
+        "--test-threads=1",
+    ]))
+}
