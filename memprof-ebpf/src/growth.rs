@@ -43,6 +43,11 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
             registers.spread(worker);
             pages_resized(pid, worker, cookie);
         }
+        cookie::PAGES_COLLECTED => {
+            registers.spread(worker);
+            let run = run_of_entry(worker, cookie);
+            grew(pid, worker, Change::PagesFreed, run, UNKNOWN);
+        }
         cookie::HUGE_TAKEN => huge(pid, worker, Change::HugeTaken, registers.result()),
         cookie::HUGE_RESIZED => huge(pid, worker, Change::HugeResized, registers.result()),
         cookie::HUGE_FREED => {
@@ -87,9 +92,17 @@ fn pages_taken(pid: u32, worker: &mut Worker, run: u64) {
     grew(pid, worker, Change::PagesTaken, run, pages * PAGE_SIZE);
 }
 
-/// A run's new length is stored into the page map: `[base + index * scale + displacement] = value`.
+/// A run's new length is stored into the page map.
 #[inline(always)]
 fn pages_resized(pid: u32, worker: &mut Worker, cookie: u64) {
+    let run = run_of_entry(worker, cookie);
+    let pages = spread_register(worker, cookie >> 20) & u64::from(RUN_PAGES);
+    grew(pid, worker, Change::PagesResized, run, pages * PAGE_SIZE);
+}
+
+/// The run whose page map entry is at `base + index * scale + displacement`.
+#[inline(always)]
+fn run_of_entry(worker: &Worker, cookie: u64) -> u64 {
     let base = spread_register(worker, cookie >> 8);
     let index_register = cookie >> 13 & 31;
     let index = if index_register == 31 {
@@ -97,14 +110,11 @@ fn pages_resized(pid: u32, worker: &mut Worker, cookie: u64) {
     } else {
         spread_register(worker, index_register) << (cookie >> 18 & 3)
     };
-    let value = spread_register(worker, cookie >> 20);
     let displacement = (cookie >> 32) as u32 as i32 as i64 as u64;
     let entry = base.wrapping_add(index).wrapping_add(displacement);
     let chunk = entry & !(CHUNK_SIZE - 1);
     let in_map = (entry - chunk).wrapping_sub(u64::from(worker.config.offsets.chunk_map));
-    let run = chunk + (in_map / 4 & 0x1ff) * PAGE_SIZE;
-    let pages = value & u64::from(RUN_PAGES);
-    grew(pid, worker, Change::PagesResized, run, pages * PAGE_SIZE);
+    chunk + (in_map / 4 & 0x1ff) * PAGE_SIZE
 }
 
 /// A huge block was taken or resized: its size stands in its node of the heap's list.

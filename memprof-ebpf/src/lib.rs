@@ -28,6 +28,10 @@ pub const NAME_BYTES: usize = 128;
 /// File paths and URIs are read up to this many bytes.
 pub const PATH_BYTES: usize = 256;
 
+/// An order to record the worker's next request and no other. Any other order is the share of its
+/// requests to record, in 1 / 2^32.
+pub const ARMED_ONCE: u32 = 1;
+
 /// Stands for a number that could not be read.
 pub const UNKNOWN: u64 = u64::MAX;
 
@@ -160,23 +164,19 @@ pub struct WalkedFrame {
     /// `zend_op *`; meaningless for an internal function.
     pub opline: u64,
     /// [`frame_flags`]
-    pub flags: u64,
+    pub flags: u32,
+    /// `This.u1.type_info`
+    pub type_info: u32,
 }
 
-/// Bits of [`WalkedFrame::flags`] and [`StackFrame::flags`].
+/// Bits of [`WalkedFrame::flags`], [`StackFrame::flags`] and [`FunctionEvent::flags`].
 pub mod frame_flags {
     /// A function written in C.
     pub const INTERNAL: u32 = 1;
-    /// Called on an object: `->` and not `::`.
-    pub const HAS_THIS: u32 = 2;
     /// Its address means something else in the next request.
-    pub const PASSING: u32 = 4;
-    /// A frameless call (8.4 on) made by the next frame out.
-    pub const FRAMELESS: u32 = 8;
-    /// This frame's opline is an include or eval; `extended_value` is in bits 8 to 15.
-    pub const INCLUDES: u32 = 16;
-    /// Where the include's kind starts.
-    pub const INCLUDE_SHIFT: u32 = 8;
+    pub const PASSING: u32 = 2;
+    /// The line could not be read.
+    pub const NO_LINE: u32 = 4;
 }
 
 /// Bits of [`StackEvent::flags`].
@@ -385,10 +385,14 @@ pub struct GrowthEvent {
 pub struct StackFrame {
     /// [`FunctionEvent::function`]
     pub function: u64,
-    /// The line that runs, or 0.
+    /// The line that runs; 0 for an internal function.
     pub line: u32,
     /// [`frame_flags`]
     pub flags: u32,
+    /// `This.u1.type_info`
+    pub type_info: u32,
+    /// `extended_value` of the include or eval that the frame's opline is, or 0.
+    pub include: u32,
 }
 
 /// A stack seen for the first time.
@@ -427,6 +431,10 @@ pub struct FunctionEvent {
     pub file_length: u32,
     /// 1 if a part could not be read.
     pub incomplete: u32,
+    /// `fn_flags`
+    pub fn_flags: u32,
+    /// Keeps the struct's size a multiple of eight.
+    pub reserved: u32,
     /// `function_name`
     pub name: [u8; NAME_BYTES],
     /// `scope->name`
@@ -487,8 +495,8 @@ pub mod cookie {
     pub const COMPILE_FILE: u64 = 13;
     /// An allocation entry; bits 8 to 9 say where the size is ([`SIZE_FIXED`] …), bits 32 on hold a fixed size.
     pub const EMALLOC: u64 = 14;
-    /// A store that empties a page map entry, see [`map_store`].
-    pub const PAGES_EMPTIED: u64 = 15;
+    /// A run of small blocks is about to be emptied in the page map, see [`map_store`].
+    pub const PAGES_COLLECTED: u64 = 15;
 
     /// The size is in the cookie.
     pub const SIZE_FIXED: u64 = 0;
@@ -503,7 +511,8 @@ pub mod cookie {
         cookie & 0xff
     }
 
-    /// Packs `[base + index * scale + displacement] = value`; an index of 31 means none.
+    /// Packs `[base + index * scale + displacement] = value`: register numbers, with 31 for no
+    /// index, and the scale's logarithm.
     #[must_use]
     pub const fn map_store(
         kind: u64,

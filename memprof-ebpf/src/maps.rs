@@ -18,7 +18,7 @@ use memprof_ebpf::{ExactCount, ExactKey, Header, WATCHED_TAIL, Worker};
 #[btf_map]
 pub static WORKERS: HashMap<u32, Worker, 1024> = HashMap::new();
 
-/// Workers whose next request is recorded in full: 1 once, 2 from now on.
+/// Workers whose requests are recorded in full: [`memprof_ebpf::ARMED_ONCE`], or their share.
 #[btf_map]
 pub static ARMED: HashMap<u32, u32, 1024> = HashMap::new();
 

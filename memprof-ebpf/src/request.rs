@@ -2,9 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, TIMED_EVERY, Worker, cookie,
+    ARMED_ONCE, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, TIMED_EVERY, Worker,
+    cookie,
 };
 
 use crate::{
@@ -89,15 +90,19 @@ fn start(pid: u32, worker: &mut Worker) {
     moment(pid, worker, Moment::RequestStart);
 }
 
-/// Whether this worker's next request is to be recorded; an order for one request is used up.
+/// Whether this worker's request is to be recorded; an order for one request is used up.
 #[inline(always)]
 fn armed(pid: u32) -> bool {
     // SAFETY: one word, copied at once.
-    let order = unsafe { ARMED.get(pid).copied() }.unwrap_or(0);
-    if order == 1 {
-        let _ = ARMED.remove(pid);
+    match unsafe { ARMED.get(pid).copied() } {
+        None => false,
+        Some(ARMED_ONCE) => {
+            let _ = ARMED.remove(pid);
+            true
+        }
+        // SAFETY: a helper without arguments.
+        Some(share) => unsafe { bpf_get_prandom_u32() <= share },
     }
-    order != 0
 }
 
 /// Sends the heap's counters at this moment of a request.

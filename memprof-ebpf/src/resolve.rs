@@ -12,7 +12,7 @@ use crate::{
     stack::is_lasting,
 };
 
-/// `zend_function.common`: type and flags, `function_name`, `scope`; the same in every version.
+/// `zend_function.common`: type and `fn_flags`, `function_name`, `scope`; the same in every version.
 type FunctionStart = [u64; 3];
 /// `zend_class_entry.name`, in every version.
 const CLASS_NAME: u64 = 8;
@@ -85,48 +85,56 @@ extern "C" fn describe(index: u64, description: *mut Description) -> i64 {
     let (description, worker) = unsafe { (&mut *description, &mut *(*description).worker) };
     let pid = description.pid;
     let walked = worker.state.frames[index as usize & (MAX_FRAMES - 1)];
-    let mut flags = walked.flags as u32;
-    let mut line = 0;
-    if flags & frame_flags::INTERNAL == 0
-        && let Some(op) = read::<Op>(worker, walked.opline)
-    {
-        line = op[OP_LINE];
-        let code = op[OP_CODE] & 0xff;
-        if code == INCLUDE_OR_EVAL {
-            flags |= frame_flags::INCLUDES
-                | (op[OP_EXTENDED_VALUE] & 0xff) << frame_flags::INCLUDE_SHIFT;
-        }
-        if (FRAMELESS_FIRST..=FRAMELESS_LAST).contains(&code) {
-            let function = frameless(worker, pid, op[OP_EXTENDED_VALUE]);
-            if function != 0 {
-                let flags = frame_flags::INTERNAL | frame_flags::FRAMELESS;
-                push(
-                    description,
-                    worker,
-                    StackFrame {
-                        function,
-                        line: 0,
-                        flags,
-                    },
-                );
-            }
+    let mut frame = StackFrame {
+        function: 0,
+        line: 0,
+        flags: walked.flags,
+        type_info: walked.type_info,
+        include: 0,
+    };
+    if walked.flags & frame_flags::INTERNAL == 0 {
+        match read::<Op>(worker, walked.opline) {
+            Some(op) => describe_op(description, worker, &mut frame, &op),
+            None => frame.flags |= frame_flags::NO_LINE,
         }
     }
-    let function = send_function(worker, pid, walked.function, flags);
-    if function == 0 {
+    frame.function = send_function(worker, pid, walked.function, walked.flags);
+    if frame.function == 0 {
         description.failed = 1;
         return BREAK;
     }
-    push(
-        description,
-        worker,
-        StackFrame {
-            function,
-            line,
-            flags,
-        },
-    );
+    push(description, worker, frame);
     CONTINUE
+}
+
+/// What a user function's current instruction tells: its line, an include, a frameless call, which
+/// has no frame of its own.
+#[inline(always)]
+fn describe_op(
+    description: &mut Description,
+    worker: &mut Worker,
+    frame: &mut StackFrame,
+    op: &Op,
+) {
+    frame.line = op[OP_LINE];
+    let code = op[OP_CODE] & 0xff;
+    if code == INCLUDE_OR_EVAL {
+        frame.include = op[OP_EXTENDED_VALUE];
+    }
+    if (FRAMELESS_FIRST..=FRAMELESS_LAST).contains(&code) {
+        let function = frameless(worker, description.pid, op[OP_EXTENDED_VALUE]);
+        if function != 0 {
+            let flags = frame_flags::INTERNAL;
+            let called = StackFrame {
+                function,
+                line: 0,
+                flags,
+                type_info: 0,
+                include: 0,
+            };
+            push(description, worker, called);
+        }
+    }
 }
 
 /// Puts a frame behind the others, or marks the stack as cut where there is no room.
@@ -209,6 +217,7 @@ unsafe fn fill_function(
     let mut class_length = 0;
     let mut file_length = 0;
     let mut line_start = 0;
+    let mut fn_flags = 0;
     // SAFETY: as the caller says.
     let (name_to, class_to, file_to) = unsafe {
         (
@@ -218,7 +227,8 @@ unsafe fn fill_function(
         )
     };
     match read::<FunctionStart>(worker, function) {
-        Some([_, name, scope]) => {
+        Some([start, name, scope]) => {
+            fn_flags = (start >> 32) as u32;
             if name != 0 {
                 match read_string::<{ NAME_BYTES as u64 }>(worker, name_to, name) {
                     Some(length) => name_length = length,
@@ -250,5 +260,6 @@ unsafe fn fill_function(
         (*event).file_length = file_length;
         (*event).line_start = line_start;
         (*event).incomplete = incomplete;
+        (*event).fn_flags = fn_flags;
     }
 }

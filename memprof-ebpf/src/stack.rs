@@ -106,7 +106,7 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
         return CONTINUE;
     }
     let walked = describe(worker, &frame);
-    let internal = walked.flags as u32 & frame_flags::INTERNAL != 0;
+    let internal = walked.flags & frame_flags::INTERNAL != 0;
     walk.id = mix(
         walk.id,
         if internal {
@@ -115,7 +115,7 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
             walked.opline
         },
     );
-    walk.passing |= walked.flags as u32 & frame_flags::PASSING;
+    walk.passing |= walked.flags & frame_flags::PASSING;
     worker.state.frames[worker.state.depth as usize & (MAX_FRAMES - 1)] = walked;
     worker.state.depth += 1;
     CONTINUE
@@ -126,11 +126,8 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
 fn describe(worker: &mut Worker, frame: &ExecuteData) -> WalkedFrame {
     let function = frame[FUNCTION];
     let opline = frame[OPLINE];
-    let mut flags = 0;
-    if frame[THIS_TYPE] as u8 == IS_OBJECT {
-        flags |= frame_flags::HAS_THIS;
-    }
     let internal = is_internal(worker, function);
+    let mut flags = 0;
     if internal {
         flags |= frame_flags::INTERNAL;
     }
@@ -140,7 +137,8 @@ fn describe(worker: &mut Worker, frame: &ExecuteData) -> WalkedFrame {
     WalkedFrame {
         function,
         opline,
-        flags: u64::from(flags),
+        flags,
+        type_info: frame[THIS_TYPE] as u32,
     }
 }
 

@@ -2,3 +2,28 @@
 
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
+#[cfg(feature = "ebpf")]
+mod names;
+pub mod options;
+#[cfg(feature = "ebpf")]
+mod output;
+#[cfg(feature = "ebpf")]
+mod recorder;
+#[cfg(feature = "ebpf")]
+mod run;
+#[cfg(feature = "ebpf")]
+mod sampler;
+#[cfg(feature = "ebpf")]
+mod uri;
+#[cfg(feature = "ebpf")]
+mod worker;
+#[cfg(feature = "ebpf")]
+mod workers;
+
+pub use options::{AttachOptions, Mode, Threshold};
+#[cfg(feature = "ebpf")]
+pub use {
+    output::OutputError,
+    run::{AttachError, attach},
+    worker::WorkerError,
+};

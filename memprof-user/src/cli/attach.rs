@@ -7,50 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, ExitError};
 use super::target::TargetArgs;
-use super::values::{self, Threshold};
+use super::values;
+use crate::capture::{AttachOptions, Mode, Threshold};
 use crate::fpm::Target;
-
-/// What `memprof attach` is to do.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttachOptions {
-    /// The workers to attach to.
-    pub target: Target,
-    /// How much is recorded.
-    pub mode: Mode,
-    /// Detach after this time; `None` runs until a signal comes.
-    pub duration: Option<Duration>,
-    /// The share of requests recorded in full, 0 to 1.
-    pub sample_rate: f64,
-    /// The folder of the records.
-    pub out: PathBuf,
-    /// Where log lines go instead of `memprof.log` in that folder.
-    pub log: Option<PathBuf>,
-    /// Print each record as a line of JSON on stdout.
-    pub json: bool,
-    /// Record every sampled request, not only those past a threshold.
-    pub every: bool,
-    /// A request whose peak is above this is logged.
-    pub warning: Threshold,
-    /// A request whose memory is above this is in danger.
-    pub critical: Threshold,
-    /// The channel in log lines: `production.WARNING`.
-    pub app_env: String,
-    /// The size of the kernel's ring buffer in bytes.
-    pub ring_size_bytes: u32,
-    /// Print nothing on stderr but errors.
-    pub quiet: bool,
-}
-
-/// How much is recorded, at what cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// A share of the requests in full, the peak and the chunk growth of every request.
-    Light,
-    /// Every request with its growth by stack.
-    Aggressive,
-    /// Every single allocation; slows the pool down many times.
-    Exact,
-}
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
 #[derive(Args, Debug)]
@@ -94,6 +53,9 @@ pub(super) struct AttachArgs {
     /// The size of the kernel's ring buffer in MiB, a power of two
     #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "32")]
     ring_size: u32,
+    /// Attach probe by probe, as on kernels before 6.6
+    #[arg(long, hide = true)]
+    single_uprobes: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -150,18 +112,27 @@ impl AttachArgs {
             json: self.json,
             every: self.every,
             warning: self.warning,
-            critical: self.critical,
             app_env: self.app_env,
             ring_size_bytes: self.ring_size,
+            single_uprobes: self.single_uprobes,
             quiet,
         })
     }
 }
 
+#[cfg(feature = "ebpf")]
+fn record(options: &AttachOptions) -> anyhow::Result<Exit> {
+    crate::capture::attach(options)?;
+    Ok(Exit::Done)
+}
+
+#[cfg(not(feature = "ebpf"))]
 fn record(_options: &AttachOptions) -> anyhow::Result<Exit> {
     Err(ExitError {
         exit: Exit::Unsupported,
-        message: "this memprof was built without an engine to attach with; build it with `cargo xtask build`".to_owned(),
+        message:
+            "this memprof was built without its eBPF engine; build it with `cargo xtask build`"
+                .to_owned(),
     }
     .into())
 }

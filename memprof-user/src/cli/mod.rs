@@ -10,9 +10,7 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
-pub use attach::{AttachOptions, Mode};
 pub use exit::{Exit, ExitError, explain};
-pub use values::Threshold;
 
 /// Tells, on a live server, what in a PHP application eats the memory
 #[derive(Parser, Debug)]

@@ -2,14 +2,7 @@
 
 use std::time::Duration;
 
-/// A memory threshold for one worker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
-    /// A number of bytes, whatever the worker's limit.
-    Bytes(u64),
-    /// A share of the worker's own memory_limit, 0 to 1.
-    ShareOfLimit(f64),
-}
+use crate::capture::Threshold;
 
 /// `60`, `60s`, `10m`, `1h30m`
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

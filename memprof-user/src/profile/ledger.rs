@@ -227,7 +227,7 @@ fn signed(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Frame, Stacks};
+    use crate::{profile::Stacks, record::frame::Frame};
 
     fn two_stacks() -> (StackId, StackId) {
         let mut stacks = Stacks::default();
@@ -235,7 +235,7 @@ mod tests {
             stacks.intern([Frame {
                 function: name.into(),
                 file: None,
-                line: 1,
+                line: Some(1),
             }])
         };
         (of("one"), of("two"))

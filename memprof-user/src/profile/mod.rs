@@ -5,5 +5,5 @@ mod request;
 mod stacks;
 
 pub use ledger::{HeapChange, Ledger, StackTotals};
-pub use request::{Checkpoint, ChunkGrowth, Counters, Label, RequestInfo, RequestProfile};
-pub use stacks::{Frame, StackId, Stacks};
+pub use request::{Checkpoint, ChunkGrowth, Counters, RequestInfo, RequestProfile};
+pub use stacks::{StackId, Stacks};

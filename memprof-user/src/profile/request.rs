@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use super::{HeapChange, Ledger, StackId};
+use crate::record::checkpoint::Label;
 
 /// Bytes of a chunk and of a page of the Zend heap.
 const CHUNK_SIZE: u64 = 2 << 20;
@@ -60,34 +61,8 @@ impl Counters {
     }
 }
 
-/// The name of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Label {
-    /// `php_request_startup`
-    RequestStart,
-    /// The framework is about to register its providers.
-    BeforeProviders,
-    /// The headers are sent.
-    ResponseReady,
-    /// `php_request_shutdown`
-    RequestEnd,
-}
-
-impl Label {
-    /// As it is written.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::RequestStart => "request_start",
-            Self::BeforeProviders => "before_providers",
-            Self::ResponseReady => "response_ready",
-            Self::RequestEnd => "request_end",
-        }
-    }
-}
-
 /// A named moment of a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Checkpoint {
     /// Its name.
     pub label: Label,
@@ -245,8 +220,8 @@ impl RequestProfile {
 
     /// The checkpoint with this label.
     #[must_use]
-    pub fn at(&self, label: &Label) -> Option<&Checkpoint> {
-        self.checkpoints.iter().find(|seen| seen.label == *label)
+    pub fn at(&self, label: Label) -> Option<&Checkpoint> {
+        self.checkpoints.iter().find(|seen| seen.label == label)
     }
 }
 

@@ -2,16 +2,7 @@
 
 use indexmap::IndexSet;
 
-/// One frame: the function that runs and the line in it that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Frame {
-    /// `App\Foo->bar`, `array_map`, `{main}`.
-    pub function: String,
-    /// The file that the function is in; `None` for a function written in C.
-    pub file: Option<String>,
-    /// The line that runs; 0 where it is not known or there is none.
-    pub line: u32,
-}
+use crate::record::frame::Frame;
 
 /// A stack in [`Stacks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +68,7 @@ mod tests {
         Frame {
             function: function.into(),
             file: None,
-            line,
+            line: Some(line),
         }
     }
 
@@ -90,7 +81,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(stacks.len(), 2);
         let lines: Vec<_> = stacks.frames(other).map(|frame| frame.line).collect();
-        assert_eq!(lines, [4, 9]);
+        assert_eq!(lines, [Some(4), Some(9)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use memprof_ebpf::cookie;
 
-use crate::binary::{EmallocSize, MapStore, ProbeSite, Site};
+use crate::binary::{EmallocSize, MapEntry, ProbeSite, Register, Site};
 
 /// A BPF program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub fn program_of(site: &Site) -> Program {
         | Site::LimitError { .. } => Program::Request,
         Site::PagesTaken
         | Site::PagesFreed
+        | Site::PagesCollected(_)
         | Site::PagesResized(_)
         | Site::HugeTaken
         | Site::HugeFreed
@@ -63,7 +64,8 @@ pub fn cookie_of(site: &ProbeSite) -> u64 {
         Site::LimitError { size } => cookie::LIMIT_ERROR | u64::from(size.0) << 8,
         Site::PagesTaken => cookie::PAGES_TAKEN,
         Site::PagesFreed => cookie::PAGES_FREED,
-        Site::PagesResized(store) => map_store(cookie::PAGES_RESIZED, store),
+        Site::PagesCollected(entry) => map_entry(cookie::PAGES_COLLECTED, entry, Register(0)),
+        Site::PagesResized(store) => map_entry(cookie::PAGES_RESIZED, store.entry, store.value),
         Site::HugeTaken => cookie::HUGE_TAKEN,
         Site::HugeFreed => cookie::HUGE_FREED,
         Site::HugeResized => cookie::HUGE_RESIZED,
@@ -76,15 +78,15 @@ pub fn cookie_of(site: &ProbeSite) -> u64 {
     }
 }
 
-fn map_store(kind: u64, store: MapStore) -> u64 {
-    let scale_shift = store.scale.max(1).ilog2() as u8;
-    let index = store.index.map_or(31, |register| register.0);
+fn map_entry(kind: u64, entry: MapEntry, value: Register) -> u64 {
+    let scale_shift = entry.scale.max(1).ilog2() as u8;
+    let index = entry.index.map_or(31, |register| register.0);
     cookie::map_store(
         kind,
-        store.base.0,
+        entry.base.0,
         index,
         scale_shift,
-        store.value.0,
-        store.displacement,
+        value.0,
+        entry.displacement,
     )
 }

@@ -1,5 +1,6 @@
 //! The eBPF engine: loads the programs, attaches them, and hands on what they send.
 
+mod calibrate;
 mod cookies;
 mod event;
 
@@ -14,8 +15,11 @@ use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramAttachType, RingBuffer,
     RingBufferBuilder, UprobeMultiOpts, UprobeOpts,
 };
-use memprof_ebpf::{ExactCount, ExactKey, WATCHED_TAIL, Worker, WorkerConfig, WorkerState};
+use memprof_ebpf::{
+    ARMED_ONCE, ExactCount, ExactKey, WATCHED_TAIL, Worker, WorkerConfig, WorkerState,
+};
 
+pub use calibrate::trap_ns;
 pub use cookies::{Program, cookie_of, program_of};
 pub use event::Event;
 
@@ -80,7 +84,6 @@ pub struct Engine {
     workers: MapHandle,
     armed: MapHandle,
     exact: MapHandle,
-    seen: MapHandle,
 }
 
 impl Engine {
@@ -120,7 +123,6 @@ impl Engine {
             workers: handle(&object, "WORKERS")?,
             armed: handle(&object, "ARMED")?,
             exact: handle(&object, "EXACT")?,
-            seen: handle(&object, "SEEN")?,
             object,
         })
     }
@@ -204,15 +206,33 @@ impl Engine {
     pub fn forget(&self, pid: i32) {
         // It is gone already where this fails.
         let _ = self.workers.delete(&key(pid));
-        let _ = self.armed.delete(&key(pid));
+        self.disarm(pid);
     }
 
-    /// Has the worker's next request recorded in full, or every one from the next on.
+    /// Has the worker's next request recorded in full.
     ///
     /// # Errors
     /// The map is full or can't be written.
-    pub fn arm(&self, pid: i32, always: bool) -> Result<(), EngineError> {
-        let order = if always { 2_u32 } else { 1 };
+    pub fn arm_once(&self, pid: i32) -> Result<(), EngineError> {
+        self.order(pid, ARMED_ONCE)
+    }
+
+    /// Has a share of the worker's requests recorded in full, 0 to 1, from the next on.
+    ///
+    /// # Errors
+    /// The map is full or can't be written.
+    pub fn arm_share(&self, pid: i32, share: f64) -> Result<(), EngineError> {
+        let order = (share * f64::from(u32::MAX)) as u32;
+        self.order(pid, order.max(ARMED_ONCE + 1))
+    }
+
+    /// Takes back what [`Engine::arm_once`] and [`Engine::arm_share`] ordered.
+    pub fn disarm(&self, pid: i32) {
+        // Used up already where this fails.
+        let _ = self.armed.delete(&key(pid));
+    }
+
+    fn order(&self, pid: i32, order: u32) -> Result<(), EngineError> {
         self.armed
             .update(&key(pid), bytes_of(&order), MapFlags::ANY)
             .map_err(|error| EngineError::Map("ARMED", error))
@@ -255,14 +275,6 @@ impl Engine {
             }
         }
         Ok(counts)
-    }
-
-    /// Makes the programs send stacks and functions again: what an address means may have changed.
-    pub fn forget_seen(&self) {
-        for key in self.seen.keys() {
-            // Gone already where this fails.
-            let _ = self.seen.delete(&key);
-        }
     }
 }
 

@@ -1,0 +1,79 @@
+//! What a run is to do, free of the command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::fpm::Target;
+
+/// What `memprof attach` is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttachOptions {
+    /// The workers to attach to.
+    pub target: Target,
+    /// How much is recorded.
+    pub mode: Mode,
+    /// Detach after this time; `None` runs until a signal comes.
+    pub duration: Option<Duration>,
+    /// The share of requests recorded in full, 0 to 1.
+    pub sample_rate: f64,
+    /// The folder of the records.
+    pub out: PathBuf,
+    /// Where log lines go instead of `memprof.log` in that folder.
+    pub log: Option<PathBuf>,
+    /// Print each record as a line of JSON on stdout.
+    pub json: bool,
+    /// Record every sampled request, not only those past a threshold.
+    pub every: bool,
+    /// A request whose peak is above this is logged.
+    pub warning: Threshold,
+    /// The channel in log lines: `production.WARNING`.
+    pub app_env: String,
+    /// The size of the kernel's ring buffer in bytes.
+    pub ring_size_bytes: u32,
+    /// Attach probe by probe, as on kernels before 6.6.
+    pub single_uprobes: bool,
+    /// Print nothing on stderr but errors.
+    pub quiet: bool,
+}
+
+/// How much is recorded, at what cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A share of the requests in full, the peak and the chunk growth of every request.
+    Light,
+    /// Every request with its growth by stack.
+    Aggressive,
+    /// Every single allocation; slows the pool down many times.
+    Exact,
+}
+
+impl Mode {
+    /// As it is written on the command line and in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Aggressive => "aggressive",
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// A memory threshold for one worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// A number of bytes, whatever the worker's limit.
+    Bytes(u64),
+    /// A share of the worker's own memory_limit, 0 to 1.
+    ShareOfLimit(f64),
+}
+
+impl Threshold {
+    /// In bytes, for a worker with this memory_limit.
+    #[must_use]
+    pub fn bytes(self, limit: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::ShareOfLimit(share) => (limit as f64 * share) as u64,
+        }
+    }
+}

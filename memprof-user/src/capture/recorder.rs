@@ -1,0 +1,260 @@
+//! Turns events into requests, and gives each request away when it is over.
+
+use std::collections::{BTreeMap, HashMap};
+
+use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
+
+use super::{ebpf::Event, names::Names, uri::request_info};
+use crate::{
+    profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
+    record::{checkpoint::Label, frame::Frame},
+};
+
+/// Ends of the paths of watched files, and what their include says.
+pub const WATCHED_FILES: [(&str, Label); 1] = [(
+    // Laravel 5 to 12: loaded right before the providers register.
+    "Illuminate/Foundation/Bootstrap/RegisterProviders.php",
+    Label::BeforeProviders,
+)];
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// The worker that served it.
+    pub pid: i32,
+    /// Whether its growth was recorded run by run.
+    pub recorded: bool,
+    /// What it did.
+    pub profile: RequestProfile,
+}
+
+/// What the event stream made the agent do next.
+#[derive(Debug)]
+pub enum Step {
+    /// A worker started a request.
+    Started {
+        /// The worker.
+        pid: i32,
+    },
+    /// A request is over.
+    Finished(Box<Finished>),
+}
+
+/// The requests that run, worker by worker.
+pub struct Recorder {
+    names: Names,
+    stacks: Stacks,
+    running: HashMap<u32, Running>,
+    steps: Vec<Step>,
+    errors: BTreeMap<&'static str, u64>,
+    unix_offset: f64,
+}
+
+struct Running {
+    number: u32,
+    recorded: bool,
+    profile: RequestProfile,
+}
+
+impl Recorder {
+    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds.
+    #[must_use]
+    pub fn new(unix_offset: f64) -> Self {
+        Self {
+            names: Names::default(),
+            stacks: Stacks::default(),
+            running: HashMap::new(),
+            steps: Vec::new(),
+            errors: BTreeMap::new(),
+            unix_offset,
+        }
+    }
+
+    /// Takes in one event.
+    pub fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Request(event) => self.request(event),
+            Event::Checkpoint(event) => self.checkpoint(event),
+            Event::Growth(event) => self.growth(event),
+            Event::Function(event) => self.names.add_function(event),
+            Event::Stack(head, frames) => {
+                self.names
+                    .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
+            }
+        }
+    }
+
+    /// What happened since the last call.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// A worker has ended, and with it the request that it served.
+    pub fn forget(&mut self, pid: i32) {
+        let pid = pid.unsigned_abs();
+        if self.running.remove(&pid).is_some() {
+            self.count("requests cut off by the end of their worker");
+        }
+        self.names.request_started(pid);
+    }
+
+    /// The frames of a stack, innermost first.
+    pub fn frames(&self, stack: StackId) -> Vec<Frame> {
+        self.stacks.frames(stack).cloned().collect()
+    }
+
+    /// The stack that the kernel side names, as long as its request runs.
+    #[must_use]
+    pub fn stack(&self, pid: u32, id: u64) -> Option<StackId> {
+        self.names.stack(pid, id)
+    }
+
+    /// What went wrong so far, by cause.
+    #[must_use]
+    pub fn errors(&self) -> &BTreeMap<&'static str, u64> {
+        &self.errors
+    }
+
+    fn count(&mut self, cause: &'static str) {
+        *self.errors.entry(cause).or_default() += 1;
+    }
+
+    fn request(&mut self, event: &RequestEvent) {
+        let pid = event.header.pid;
+        self.names.request_started(pid);
+        let part = |bytes: &[u8], length: u32| {
+            let filled = bytes.get(..length as usize).unwrap_or_default();
+            String::from_utf8_lossy(filled).into_owned()
+        };
+        let method = event
+            .method
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default();
+        let info = request_info(
+            &String::from_utf8_lossy(method),
+            &part(&event.uri, event.uri_length),
+            event.uri_length as usize == event.uri.len(),
+            if event.https == 0 { "http" } else { "https" },
+            &part(&event.host, event.host_length),
+            &part(&event.script, event.script_length),
+        );
+        let recorded = event.header.recorded != 0;
+        let running = Running {
+            number: event.header.request,
+            recorded,
+            profile: RequestProfile::new(info, recorded),
+        };
+        if self.running.insert(pid, running).is_some() {
+            self.count("requests whose end was lost");
+        }
+        self.steps.push(Step::Started {
+            pid: pid.cast_signed(),
+        });
+    }
+
+    fn checkpoint(&mut self, event: &CheckpointEvent) {
+        let Some(moment) = Moment::from_number(event.moment) else {
+            self.count("events of an unknown kind");
+            return;
+        };
+        let pid = event.header.pid;
+        let Some(counters) = counters(event) else {
+            self.count("heap counters that could not be read");
+            return;
+        };
+        let stack = self.named(pid, event.stack);
+        let time = event.time as f64 / 1e9 + self.unix_offset;
+        let Some(running) = running(&mut self.running, pid, event.header.request) else {
+            self.count("events of a request whose start was not seen");
+            return;
+        };
+        let profile = &mut running.profile;
+        match moment {
+            Moment::RequestStart => profile.checkpoint(Label::RequestStart, counters, time),
+            Moment::SendHeaders => profile.checkpoint(Label::ResponseReady, counters, time),
+            Moment::RequestEnd => profile.checkpoint(Label::RequestEnd, counters, time),
+            Moment::Include => {
+                if let Some((_, label)) = WATCHED_FILES.get(event.label as usize) {
+                    profile.checkpoint(*label, counters, time);
+                }
+            }
+            Moment::ChunkTaken => profile.chunk_taken(stack, counters),
+            Moment::LimitError => profile.limit_hit(stack, counters, event.tried),
+            Moment::HeapReset => {
+                profile.close(counters);
+                self.finish(pid);
+            }
+        }
+    }
+
+    fn finish(&mut self, pid: u32) {
+        if let Some(running) = self.running.remove(&pid) {
+            self.steps.push(Step::Finished(Box::new(Finished {
+                pid: pid.cast_signed(),
+                recorded: running.recorded,
+                profile: running.profile,
+            })));
+        }
+    }
+
+    fn growth(&mut self, event: &GrowthEvent) {
+        let pid = event.header.pid;
+        let Some(change) = Change::from_number(event.change) else {
+            self.count("events of an unknown kind");
+            return;
+        };
+        let stack = self.named(pid, event.stack);
+        let Some(running) = running(&mut self.running, pid, event.header.request) else {
+            self.count("events of a request whose start was not seen");
+            return;
+        };
+        let bytes = (event.bytes != UNKNOWN).then_some(event.bytes);
+        let address = event.address;
+        let change = match (change, bytes) {
+            (Change::PagesTaken | Change::HugeTaken, Some(bytes)) => HeapChange::Taken {
+                address,
+                bytes,
+                stack,
+            },
+            (Change::PagesResized | Change::HugeResized, Some(bytes)) => HeapChange::Resized {
+                address,
+                bytes,
+                stack,
+            },
+            (Change::PagesFreed | Change::HugeFreed, bytes) => HeapChange::Freed { address, bytes },
+            (_, None) => {
+                self.count("huge blocks whose size could not be read");
+                return;
+            }
+        };
+        running.profile.changed(change);
+    }
+
+    /// A stack by the kernel side's id; one whose description was lost is no stack.
+    fn named(&mut self, pid: u32, id: u64) -> StackId {
+        self.names.stack(pid, id).unwrap_or_else(|| {
+            self.count("stacks whose description was lost");
+            StackId::NONE
+        })
+    }
+}
+
+/// The request that an event belongs to.
+fn running(of: &mut HashMap<u32, Running>, pid: u32, number: u32) -> Option<&mut Running> {
+    of.get_mut(&pid).filter(|running| running.number == number)
+}
+
+fn counters(event: &CheckpointEvent) -> Option<Counters> {
+    let known = |bytes: u64| (bytes != UNKNOWN).then_some(bytes);
+    Some(Counters {
+        size: known(event.size)?,
+        peak: known(event.peak)?,
+        real_size: known(event.real_size)?,
+        real_peak: known(event.real_peak)?,
+        limit: known(event.limit)?,
+        used_pages: known(event.used_pages),
+        chunks: event.chunks,
+        cached_chunks: event.cached_chunks,
+    })
+}
