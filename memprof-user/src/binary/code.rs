@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::arch::{
-    self, Architecture, Effect, Flow, Instruction, Place, Reference, Target,
-};
+use super::arch::{self, Architecture, Effect, Flow, Instruction, Place, Reference, Target};
 use super::flow::{self, Root, State, Value};
 use super::{BinaryError, ElfImage};
+
+/// In bytes. The largest function decoded in any measured build has 14 KiB (the procedure
+/// linkage table, which counts as one).
+const LARGEST_FUNCTION: u64 = 64 << 10;
 
 /// An image with the decoder for its machine.
 #[derive(Clone, Copy)]
@@ -88,11 +90,17 @@ impl<'a> Code<'a> {
     }
 
     fn decode(&self, name: String, range: Range<u64>) -> Result<Function, BinaryError> {
+        if range.end.saturating_sub(range.start) > LARGEST_FUNCTION {
+            return Err(BinaryError::not_found(
+                name,
+                format!("{range:#x?} is larger than any function that memprof decodes"),
+            ));
+        }
         let bytes = self.image.bytes(range.clone()).ok_or_else(|| {
             BinaryError::not_found(&name, format!("{range:#x?} is not in the file"))
         })?;
         let instructions = self.arch.decode(bytes, range.start);
-        let entry = State::at_entry(self.arch.arguments());
+        let entry = State::at_entry(self.arch);
         let states = flow::trace(&instructions, entry, &|slot| self.image.pointer(slot));
         Ok(Function {
             name,
@@ -168,20 +176,26 @@ impl Function {
     pub fn loads(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
         self.iter()
             .filter_map(move |(instruction, state)| match instruction.effect {
-                Effect::Load {
-                    place, size: s, ..
-                } if s == size => at(state, place, root).map(|offset| (instruction, offset)),
+                Effect::Load { place, size: s, .. } if s == size => {
+                    at(state, place, root).map(|offset| (instruction, offset))
+                }
                 _ => None,
             })
+    }
+
+    /// The offsets to `root` that the function reads or writes, in any width.
+    pub fn uses(&self, root: Root) -> impl Iterator<Item = i64> {
+        self.iter()
+            .filter_map(move |(instruction, state)| at(state, instruction.memory?, root))
     }
 
     /// The function's stores of `size` bytes to an offset to `root`.
     pub fn stores(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
         self.iter()
             .filter_map(move |(instruction, state)| match instruction.effect {
-                Effect::Store {
-                    place, size: s, ..
-                } if s == size => at(state, place, root).map(|offset| (instruction, offset)),
+                Effect::Store { place, size: s, .. } if s == size => {
+                    at(state, place, root).map(|offset| (instruction, offset))
+                }
                 _ => None,
             })
     }
