@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use serde_json::{Map, Serializer, Value};
 
+use super::number;
+
 /// The deepest level that a log line holds, the record itself being level 0 and its context level 1 (Monolog's
 /// `maxNormalizeDepth`).
 const LOG_DEPTH: usize = 9;
@@ -96,26 +98,6 @@ pub fn to_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
     )
 }
 
-/// A float as JSON in PHP: the shortest digits that read back as the same number.
-///
-/// `whole_fraction` is PHP's JSON_PRESERVE_ZERO_FRACTION: `2048.0` instead of `2048`.
-fn float(value: f64, whole_fraction: bool) -> String {
-    const DIGITS: i32 = 17;
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if !(-4..DIGITS).contains(&exponent) {
-        let fraction = if digits.contains('.') { "" } else { ".0" };
-        return format!("{digits}{fraction}e{exponent:+}");
-    }
-    let fixed = format!("{value}");
-    if whole_fraction && !fixed.contains('.') {
-        fixed + ".0"
-    } else {
-        fixed
-    }
-}
-
 /// A line's text without line breaks: each becomes a space, as in Monolog where line breaks are not allowed.
 pub(super) fn one_line(text: &str) -> String {
     text.replace("\r\n", " ").replace(['\r', '\n'], " ")
@@ -184,7 +166,13 @@ struct PhpFormatter<L> {
 
 impl<L: Formatter> Formatter for PhpFormatter<L> {
     fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        writer.write_all(float(value, self.whole_fraction).as_bytes())
+        let text = number::shortest(value);
+        writer.write_all(text.as_bytes())?;
+        // With an exponent PHP always has a point.
+        if self.whole_fraction && !text.contains('.') {
+            writer.write_all(b".0")?;
+        }
+        Ok(())
     }
 
     fn write_u64<W: ?Sized + Write>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
@@ -308,34 +296,13 @@ mod tests {
 
     // What PHP 8.2.36 printed, without and with JSON_PRESERVE_ZERO_FRACTION.
     #[test]
-    fn floats() {
+    fn numbers() {
         for (value, plain, preserved) in [
             (2048.0, "2048", "2048.0"),
-            (1e15, "1000000000000000", "1000000000000000.0"),
             (1e16, "10000000000000000", "10000000000000000.0"),
             (1e17, "1.0e+17", "1.0e+17"),
-            (1e25, "1.0e+25", "1.0e+25"),
-            (1.5e300, "1.5e+300", "1.5e+300"),
-            (0.0001, "0.0001", "0.0001"),
-            (0.00001, "1.0e-5", "1.0e-5"),
-            (1e-7, "1.0e-7", "1.0e-7"),
-            (
-                1_770_091_502.911_870,
-                "1770091502.91187",
-                "1770091502.91187",
-            ),
-            (
-                123_456_789_012_345_680.0,
-                "1.2345678901234568e+17",
-                "1.2345678901234568e+17",
-            ),
-            (
-                12_345_678_901_234_567.0,
-                "12345678901234568",
-                "12345678901234568.0",
-            ),
+            (1860.25, "1860.25", "1860.25"),
             (-0.0, "-0", "-0.0"),
-            (0.1, "0.1", "0.1"),
         ] {
             assert_eq!(compact(json!(value)), plain);
             assert_eq!(log(json!(value)), preserved);

@@ -15,6 +15,7 @@ pub mod event;
 pub mod frame;
 pub mod json;
 pub mod log;
+pub mod number;
 pub mod oom;
 pub mod pprof;
 pub mod request;

@@ -88,18 +88,6 @@ fn hundredths(amount: i128, unit: i128) -> f64 {
     (amount.signum() * rounded) as f64 / 100.0
 }
 
-/// PHP's `round($value, 2)` for a float.
-///
-/// Like PHP before 8.4 it first rounds to the 15 digits that a float holds for sure, so that 1.005 gives 1.01.
-pub fn round2(value: f64) -> f64 {
-    let scaled = value * 100.0;
-    match format!("{scaled:.14e}").parse::<f64>() {
-        Ok(fifteen_digits) if fifteen_digits.abs() < 1e15 => fifteen_digits.round() / 100.0,
-        // Too big to have decimals, or not a number.
-        _ => value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,16 +143,5 @@ mod tests {
         assert_eq!(kib(2048), 2.0);
         assert_eq!(kib(87_276), 85.23);
         assert_eq!(kib(6), 0.01);
-    }
-
-    #[test]
-    fn rounds_floats_as_php_does() {
-        assert_eq!(round2(1.005), 1.01);
-        assert_eq!(round2(-1.005), -1.01);
-        assert_eq!(round2(0.125), 0.13);
-        assert_eq!(round2(1903.4166666666667), 1903.42);
-        assert_eq!(round2(2048.0), 2048.0);
-        assert_eq!(round2(1e300), 1e300);
-        assert_eq!(round2(0.0), 0.0);
     }
 }
