@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use memprof_tests::{PhpBuild, Source};
 
-use crate::run::{heading, need_root, output, run};
+use crate::run::{apt_update, heading, need_root, output};
 
 /// Signs Debian's own archives, whatever the machine trusts besides.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -32,8 +32,7 @@ pub fn fetch(builds: &[&PhpBuild]) -> Result<()> {
     need_root("unpacking PHP builds into roots of their own")?;
     for build in &missing {
         heading(&format!(
-            "Fetching PHP {} into {} ({:?})",
-            build.name,
+            "To be unpacked into {}, from {}",
             build.folder().display(),
             build.source
         ));
@@ -227,7 +226,7 @@ impl Mirrors {
         let (main, security) = match (main, Self::labelled("Debian-Security")?) {
             (Some(main), Some(security)) => (main, security),
             _ => {
-                run(Command::new("apt-get").args(["--quiet", "update"]))?;
+                apt_update();
                 let hint = "apt has no source of Debian itself: memprof's tests need Debian's archive and its security archive in /etc/apt";
                 (
                     Self::labelled("Debian")?.context(hint)?,
