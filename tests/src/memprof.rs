@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,12 +71,19 @@ impl Memprof {
         let deadline = Instant::now() + ATTACH_LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = memprof.errors.recv_timeout(left) else {
-                bail!(
-                    "memprof did not attach within {} s; it said:\n{}",
-                    ATTACH_LIMIT.as_secs(),
+            let line = match memprof.errors.recv_timeout(left) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => bail!(
+                    "memprof ended before it attached; it said:\n{}",
                     memprof.seen
-                );
+                ),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "memprof did not attach within {} s; it said:\n{}",
+                        ATTACH_LIMIT.as_secs(),
+                        memprof.seen
+                    )
+                }
             };
             memprof.seen.push_str(&line);
             if line.to_lowercase().contains("attached") {

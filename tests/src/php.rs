@@ -1,5 +1,6 @@
 //! The PHP builds that memprof is tested against, by name.
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -36,6 +37,22 @@ pub enum Source {
         /// Name and version, as `npm pack` takes them.
         package: &'static str,
     },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Debian { suites, packages } => {
+                write!(
+                    formatter,
+                    "Debian {}: {}",
+                    suites.join(" "),
+                    packages.join(" ")
+                )
+            }
+            Source::Npm { package } => write!(formatter, "npm: {package}"),
+        }
+    }
 }
 
 impl PhpBuild {
@@ -112,15 +129,25 @@ impl PhpBuild {
     /// Finds a build by its name.
     ///
     /// # Errors
+    /// When no build has that name; the error lists those that there are.
+    pub fn named(name: &str) -> Result<&'static PhpBuild> {
+        let names = || {
+            Self::ALL
+                .iter()
+                .map(|build| build.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let found = Self::ALL.iter().find(|build| build.name == name);
+        found.with_context(|| format!("no PHP build is named {name}; there are {}", names()))
+    }
+
+    /// Finds a build by its name, ready to be started.
+    ///
+    /// # Errors
     /// When no build has that name, or when it was not fetched yet.
     pub fn fetched(name: &str) -> Result<&'static PhpBuild> {
-        let Some(build) = Self::ALL.iter().find(|build| build.name == name) else {
-            let names: Vec<_> = Self::ALL.iter().map(|build| build.name).collect();
-            bail!(
-                "no PHP build is named {name}; there are {}",
-                names.join(", ")
-            );
-        };
+        let build = Self::named(name)?;
         if !build.is_fetched() {
             bail!(
                 "the PHP build {name} is not in {}: run `cargo xtask php {name}`",
@@ -181,6 +208,6 @@ impl PhpBuild {
     }
 
     fn recipe(&self) -> String {
-        format!("{:?}\n", self.source)
+        format!("{}\n", self.source)
     }
 }

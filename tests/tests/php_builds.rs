@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use memprof_tests::{Fpm, Opcache, PhpBuild, Pool, Settings, User};
 use serde::Deserialize;
@@ -22,6 +23,7 @@ struct Memory {
     real_usage: u64,
     peak: u64,
     real_peak: u64,
+    unchanged: bool,
 }
 
 fn each_build(test: impl Fn(&'static PhpBuild)) {
@@ -86,7 +88,17 @@ fn is_set_up_as_asked() {
 fn answers_with_its_memory() {
     each_build(|build| {
         let fpm = Fpm::start(build, Settings::default()).unwrap();
-        let memory: Memory = fpm.get("memory.php?mb=8").unwrap().json().unwrap();
+        let go = fpm.folder().join("go");
+        let uri = format!("memory.php?mb=8&file={}", fpm.inside("go"));
+        let response = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| fpm.get(&uri).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "{}", fpm.log());
+            std::fs::write(go, "").unwrap();
+            waiting.join().unwrap()
+        });
+        let memory: Memory = response.json().unwrap();
+        assert!(memory.unchanged);
         assert!(memory.usage > 8 * MIB && memory.usage <= memory.peak);
         assert!(memory.real_usage >= memory.usage && memory.real_usage <= memory.real_peak);
     });

@@ -25,18 +25,15 @@ pub fn demo() -> Result<()> {
     need_root("starting php-fpm and loading BPF programs")?;
     setup(false)?;
     build()?;
-    let php = PhpBuild::ALL
-        .iter()
-        .filter(|build| build.name == PhpBuild::LARAVEL)
-        .collect::<Vec<_>>();
-    php::fetch(&php)?;
+    let php = PhpBuild::named(PhpBuild::LARAVEL)?;
+    php::fetch(&[php])?;
 
     heading("Starting php-fpm with the Laravel test application");
     let settings = Settings {
         pools: vec![Pool::new(POOL)],
         ..Settings::default()
     };
-    let fpm = Fpm::start(PhpBuild::fetched(PhpBuild::LARAVEL)?, settings)?;
+    let fpm = Fpm::start(php, settings)?;
     let mut laravel = Laravel::install(&fpm, POOL)?;
     for _ in 0..WARM_UPS {
         visit(&mut laravel)?;

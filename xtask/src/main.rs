@@ -63,10 +63,13 @@ fn run_verb(verb: Verb) -> Result<()> {
         Verb::Demo => demo::demo(),
         Verb::Test => test::test(),
         Verb::Php { names } => {
-            let wanted: Vec<_> = PhpBuild::ALL
-                .iter()
-                .filter(|build| names.is_empty() || names.iter().any(|name| name == build.name))
-                .collect();
+            let wanted = match names.as_slice() {
+                [] => PhpBuild::ALL.iter().collect(),
+                names => names
+                    .iter()
+                    .map(|name| PhpBuild::named(name))
+                    .collect::<Result<Vec<_>>>()?,
+            };
             php::fetch(&wanted)
         }
     }

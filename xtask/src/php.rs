@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use memprof_tests::{PhpBuild, Source};
 
-use crate::run::{heading, need_root, output, run};
+use crate::run::{apt_update, heading, need_root, output};
 
 /// Signs Debian's own archives, whatever the machine trusts besides.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -32,13 +32,11 @@ pub fn fetch(builds: &[&PhpBuild]) -> Result<()> {
     need_root("unpacking PHP builds into roots of their own")?;
     for build in &missing {
         heading(&format!(
-            "Fetching PHP {} into {} ({:?})",
-            build.name,
+            "To be unpacked into {}, from {}",
             build.folder().display(),
             build.source
         ));
     }
-    // Also brings the lists that `mirror` asks for on a machine that has none.
     let mirrors = Mirrors::of_this_machine()?;
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let fetching: Vec<_> = missing
@@ -68,7 +66,11 @@ fn fetch_one(build: &PhpBuild, mirrors: &Mirrors) -> Result<()> {
     }
     fs::create_dir_all(&folder)?;
     match build.source {
-        Source::Debian { suites, packages } => fetch_debian(&folder, suites, packages, mirrors)?,
+        Source::Debian { suites, packages } => {
+            let download = folder.with_file_name(format!("{}.download", build.name));
+            let apt = PrivateApt::create(download, suites, mirrors)?;
+            fetch_debian(&folder, packages, &apt)?;
+        }
         Source::Npm { package } => fetch_npm(&folder, package)?,
     }
     build.mark_fetched()
@@ -92,8 +94,7 @@ fn fetch_npm(folder: &Path, package: &str) -> Result<()> {
     fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
 }
 
-fn fetch_debian(root: &Path, suites: &[&str], packages: &[&str], mirrors: &Mirrors) -> Result<()> {
-    let apt = PrivateApt::create(root.with_extension("apt"), suites, mirrors)?;
+fn fetch_debian(root: &Path, packages: &[&str], apt: &PrivateApt) -> Result<()> {
     apt.get(&["update"])?;
     let mut install = vec![
         "--download-only",
@@ -115,31 +116,30 @@ fn fetch_debian(root: &Path, suites: &[&str], packages: &[&str], mirrors: &Mirro
 }
 
 fn unpack(archive: &Path, root: &Path) -> Result<()> {
-    let tar = root.with_extension("tar");
-    let file = fs::File::create(&tar).with_context(|| format!("writing {}", tar.display()))?;
-    let status = Command::new("dpkg-deb")
+    let mut package = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(archive)
-        .stdout(file)
-        .status()?;
-    if !status.success() {
-        bail!("dpkg-deb could not unpack {}: {status}", archive.display());
-    }
-    let mut unpack = Command::new("tar");
-    unpack
-        .arg("-x")
-        .arg("-f")
-        .arg(&tar)
-        .arg("-C")
-        .arg(root)
-        .arg("--keep-directory-symlink");
-    unpack.args([
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting dpkg-deb, which unpacks Debian packages")?;
+    let content = package.stdout.take().context("dpkg-deb has no output")?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--keep-directory-symlink", "--directory"])
+        .arg(root);
+    tar.args([
         "--exclude=./usr/share/doc",
         "--exclude=./usr/share/man",
         "--exclude=./usr/share/locale",
     ]);
-    output(&mut unpack)?;
-    fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))
+    let unpacked = tar.stdin(content).status().context("starting tar")?;
+    let read = package.wait()?;
+    if !unpacked.success() || !read.success() {
+        bail!(
+            "unpacking {}: dpkg-deb ended with {read}, tar with {unpacked}",
+            archive.display()
+        );
+    }
+    Ok(())
 }
 
 /// Does what the maintainer scripts would have done, as far as php-fpm needs it.
@@ -227,7 +227,7 @@ impl Mirrors {
         let (main, security) = match (main, Self::labelled("Debian-Security")?) {
             (Some(main), Some(security)) => (main, security),
             _ => {
-                run(Command::new("apt-get").args(["--quiet", "update"]))?;
+                apt_update();
                 let hint = "apt has no source of Debian itself: memprof's tests need Debian's archive and its security archive in /etc/apt";
                 (
                     Self::labelled("Debian")?.context(hint)?,
@@ -269,6 +269,10 @@ struct PrivateApt {
 
 impl PrivateApt {
     fn create(folder: PathBuf, suites: &[&str], mirrors: &Mirrors) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("removing the old {}", folder.display()))?;
+        }
         let apt = Self { folder };
         for part in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(apt.folder.join(part))?;

@@ -51,6 +51,13 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
+/// Brings the machine's package lists up to date, as far as its sources answer: what is missing then, the caller will see.
+pub fn apt_update() {
+    if let Err(error) = run(Command::new("apt-get").args(["--quiet", "update"])) {
+        eprintln!("  {error}; going on with the package lists that are there");
+    }
+}
+
 /// Makes sure that this is root.
 ///
 /// # Errors

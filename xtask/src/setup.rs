@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use memprof_tests::target_dir;
 
-use crate::run::{cargo, heading, need_root, output, run};
+use crate::run::{apt_update, cargo, heading, need_root, output, run};
 
 /// What the agent's C part (libbpf, libelf, zlib) is compiled with and from.
 const AGENT_PACKAGES: &[&str] = &[
@@ -123,7 +123,7 @@ fn missing_packages() -> Result<Vec<&'static str>> {
 
 fn install(packages: &[&str]) -> Result<()> {
     need_root("installing Debian packages")?;
-    run(Command::new("apt-get").args(["--quiet", "update"]))?;
+    apt_update();
     let mut install = Command::new("apt-get");
     install
         .args(["--quiet", "--yes", "--no-install-recommends", "install"])
