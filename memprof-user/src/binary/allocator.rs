@@ -50,8 +50,11 @@ impl AllocatorFunctions {
         };
         let alloc_pages = search.handed_heap("zend_mm_alloc_pages", "_emalloc_large", None)?;
         let free_pages = search.handed_heap("zend_mm_free_pages", "_efree_large", None)?;
-        let alloc_huge =
-            search.handed_heap("zend_mm_alloc_huge", "_emalloc_huge", Some(Value::Argument(0)))?;
+        let alloc_huge = search.handed_heap(
+            "zend_mm_alloc_huge",
+            "_emalloc_huge",
+            Some(Value::Argument(0)),
+        )?;
         let free_huge =
             search.handed_heap("zend_mm_free_huge", "_efree_huge", Some(Value::Argument(0)))?;
         search.also_called("zend_mm_alloc_huge", &alloc_huge, "_emalloc")?;
@@ -213,9 +216,7 @@ impl Search<'_> {
         let calls = |function: &Function, address| function.callees().any(|c| c == address);
         let slow: Vec<&Function> = functions
             .iter()
-            .filter(|f| {
-                calls(f, alloc_huge.range.start) && calls(f, free_pages.range.start)
-            })
+            .filter(|f| calls(f, alloc_huge.range.start) && calls(f, free_pages.range.start))
             .collect();
         let [slow] = slow[..] else {
             return Err(BinaryError::not_found(
@@ -312,7 +313,10 @@ impl Search<'_> {
         let Some((count, address, text)) = counted.pop() else {
             return Err(BinaryError::not_found(
                 WHAT,
-                format!("no call follows a use of {:?}", String::from_utf8_lossy(LIMIT_MESSAGE)),
+                format!(
+                    "no call follows a use of {:?}",
+                    String::from_utf8_lossy(LIMIT_MESSAGE)
+                ),
             ));
         };
         let tied = counted.last().is_some_and(|(other, ..)| *other == count);
@@ -335,12 +339,12 @@ impl Search<'_> {
     /// address which the instruction names.
     fn call_after(&self, from: u64) -> Result<Option<(u64, usize)>, BinaryError> {
         let function = self.code.around(from)?;
-        let text = function.iter().find_map(|(instruction, _)| {
-            match instruction.effect {
+        let text = function
+            .iter()
+            .find_map(|(instruction, _)| match instruction.effect {
                 Effect::Constant { value, .. } if instruction.address == from => Some(value),
                 _ => None,
-            }
-        });
+            });
         let call = function
             .exits()
             .find(|(instruction, ..)| instruction.address > from);

@@ -7,12 +7,25 @@ fn dump() {
         match super::PhpBinary::open(std::fs::File::open(path).unwrap()) {
             Err(e) => println!("{path}: {e}"),
             Ok(b) => {
-                println!("{path} {} {:?} {:#x?}", b.version, start.elapsed(), b.decoded);
+                println!(
+                    "{path} {} {:?} {:#x?}",
+                    b.version,
+                    start.elapsed(),
+                    b.decoded
+                );
                 for e in &b.evidence {
                     println!("  {} = {} ({})", e.what, e.value, e.how);
                 }
                 for s in &b.sites {
-                    println!("  {:?} {} {:#x} {} {} {}", s.site, s.function, s.address, s.instruction, if s.emulated {"EMU"} else {"step"}, s.why);
+                    println!(
+                        "  {:?} {} {:#x} {} {} {}",
+                        s.site,
+                        s.function,
+                        s.address,
+                        s.instruction,
+                        if s.emulated { "EMU" } else { "step" },
+                        s.why
+                    );
                 }
             }
         }

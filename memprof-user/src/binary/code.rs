@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use super::arch::{
-    self, Architecture, Effect, Flow, Instruction, Place, Reference, Target,
-};
+use super::arch::{self, Architecture, Effect, Flow, Instruction, Place, Reference, Target};
 use super::flow::{self, Root, State, Value};
 use super::{BinaryError, ElfImage};
 
@@ -168,9 +166,9 @@ impl Function {
     pub fn loads(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
         self.iter()
             .filter_map(move |(instruction, state)| match instruction.effect {
-                Effect::Load {
-                    place, size: s, ..
-                } if s == size => at(state, place, root).map(|offset| (instruction, offset)),
+                Effect::Load { place, size: s, .. } if s == size => {
+                    at(state, place, root).map(|offset| (instruction, offset))
+                }
                 _ => None,
             })
     }
@@ -179,9 +177,9 @@ impl Function {
     pub fn stores(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
         self.iter()
             .filter_map(move |(instruction, state)| match instruction.effect {
-                Effect::Store {
-                    place, size: s, ..
-                } if s == size => at(state, place, root).map(|offset| (instruction, offset)),
+                Effect::Store { place, size: s, .. } if s == size => {
+                    at(state, place, root).map(|offset| (instruction, offset))
+                }
                 _ => None,
             })
     }

@@ -4,9 +4,9 @@
 //! a second function shows too is compared; a difference is an error, never a choice.
 
 use super::allocator::AllocatorFunctions;
+use super::arch::{Effect, Instruction};
 use super::code::{Code, Function};
 use super::flow::{self, Root, Value};
-use super::arch::{Effect, Instruction};
 use super::{BinaryError, Decoded, Evidence, Global, PhpVersion};
 
 /// Where the pointer `AG(mm_heap)` is kept: what `zend_mm_get_heap` returns.
@@ -81,17 +81,17 @@ pub fn decode(
 /// # Errors
 /// [`BinaryError::NotFound`], or [`BinaryError::Disagree`] if `php_version_id` (exported from
 /// 8.3 on) says otherwise; [`BinaryError::UnsupportedVersion`] below 7.4.
-pub fn version(
-    code: &Code<'_>,
-    evidence: &mut Vec<Evidence>,
-) -> Result<PhpVersion, BinaryError> {
+pub fn version(code: &Code<'_>, evidence: &mut Vec<Evidence>) -> Result<PhpVersion, BinaryError> {
     const BANNER: &[u8] = b"X-Powered-By: PHP/";
     const WHAT: &str = "the PHP version";
     let data = code.image.data();
     let stated = memchr_all(data, BANNER)
         .find_map(|at| parse_version(data.get(at + BANNER.len()..)?))
         .ok_or_else(|| {
-            BinaryError::not_found(WHAT, "the text \"X-Powered-By: PHP/x.y.z\" is not in the file")
+            BinaryError::not_found(
+                WHAT,
+                "the text \"X-Powered-By: PHP/x.y.z\" is not in the file",
+            )
         })?;
     let mut how = format!("the text \"X-Powered-By: PHP/{stated}\"");
     if code.image.symbol("php_version_id").is_some() {
@@ -280,7 +280,10 @@ impl Search<'_> {
             (indexed(&instruction.effect) && offset > 0x140).then_some((instruction, offset))
         });
         let Some((instruction, offset)) = found else {
-            return Err(BinaryError::not_found(WHAT, "_efree has no indexed load of 4 bytes"));
+            return Err(BinaryError::not_found(
+                WHAT,
+                "_efree has no indexed load of 4 bytes",
+            ));
         };
         let how = self.code.cite(&efree, instruction);
         let map = self.found(WHAT, offset, how)?;
@@ -318,9 +321,14 @@ impl Search<'_> {
     ) -> Result<(i64, String), BinaryError> {
         let function = self.code.exported(name)?;
         let (instruction, offset) =
-            executor_loads(&function, executor, 8).next().ok_or_else(|| {
-                BinaryError::not_found(what, format!("{name} loads nothing from executor_globals"))
-            })?;
+            executor_loads(&function, executor, 8)
+                .next()
+                .ok_or_else(|| {
+                    BinaryError::not_found(
+                        what,
+                        format!("{name} loads nothing from executor_globals"),
+                    )
+                })?;
         Ok((offset, self.code.cite(&function, instruction)))
     }
 

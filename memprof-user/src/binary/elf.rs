@@ -33,7 +33,10 @@ pub fn is_php(file: &File) -> Result<bool, BinaryError> {
         return Ok(false);
     };
     let (mut heap, mut globals) = (false, false);
-    for symbol in elf.dynamic_symbols().filter(|symbol| symbol.is_definition()) {
+    for symbol in elf
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_definition())
+    {
         match symbol.name_bytes() {
             Ok(b"zend_mm_get_heap") => heap = true,
             Ok(b"executor_globals" | b"executor_globals_offset") => globals = true,

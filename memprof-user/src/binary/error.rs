@@ -9,7 +9,9 @@ pub enum BinaryError {
     #[error("reading the executable failed: {0}; run as root, or check that the file still exists")]
     Read(#[from] std::io::Error),
     /// The file is larger than any PHP build.
-    #[error("the executable has {size} bytes, more than the {limit} that memprof reads; is this the PHP binary?")]
+    #[error(
+        "the executable has {size} bytes, more than the {limit} that memprof reads; is this the PHP binary?"
+    )]
     TooLarge {
         /// Bytes found.
         size: u64,
@@ -23,7 +25,9 @@ pub enum BinaryError {
     #[error("the executable is for {0}; memprof decodes x86-64 only")]
     UnsupportedMachine(String),
     /// The file does not export what every PHP executable exports.
-    #[error("not a PHP executable: it does not export `{missing}`; name the php-fpm binary itself, linked with its dynamic symbols")]
+    #[error(
+        "not a PHP executable: it does not export `{missing}`; name the php-fpm binary itself, linked with its dynamic symbols"
+    )]
     NotPhp {
         /// The symbol that is not there.
         missing: String,
@@ -35,7 +39,9 @@ pub enum BinaryError {
     )]
     ThreadSafe,
     /// A piece of code does not look as in any build that was measured.
-    #[error("{what} was not found: {reason}; this build is not supported yet, please report its `php -v` and build-id")]
+    #[error(
+        "{what} was not found: {reason}; this build is not supported yet, please report its `php -v` and build-id"
+    )]
     NotFound {
         /// What was looked for.
         what: String,
@@ -43,7 +49,9 @@ pub enum BinaryError {
         reason: String,
     },
     /// Two independent ways to the same value gave different results.
-    #[error("{what}: {first}, but {second}; nothing is guessed, please report this build's `php -v` and build-id")]
+    #[error(
+        "{what}: {first}, but {second}; nothing is guessed, please report this build's `php -v` and build-id"
+    )]
     Disagree {
         /// The value.
         what: String,

@@ -129,8 +129,12 @@ impl Finder<'_> {
         let chosen = first_emulated(function, 0, self.needed(site));
         let why = match chosen {
             Some(0) => format!("{found}; its first instruction is emulated"),
-            Some(_) => format!("{found}; first emulated instruction of the entry block, arguments intact"),
-            None => format!("{found}; no emulated instruction before an argument is lost: its first"),
+            Some(_) => {
+                format!("{found}; first emulated instruction of the entry block, arguments intact")
+            }
+            None => {
+                format!("{found}; no emulated instruction before an argument is lost: its first")
+            }
         };
         self.site(site, function, chosen.unwrap_or(0), why)
     }
@@ -197,7 +201,12 @@ impl Finder<'_> {
             ));
         };
         let why = "sets the map entry of a collected run to 0; the entry is still old here";
-        self.site(Site::PagesCollected(entry), &function, index, why.to_owned())
+        self.site(
+            Site::PagesCollected(entry),
+            &function,
+            index,
+            why.to_owned(),
+        )
     }
 
     /// Every store of a large run's map entry in the realloc functions and what they call,
@@ -213,8 +222,7 @@ impl Finder<'_> {
         callees.sort_unstable();
         callees.dedup();
         callees.retain(|callee| {
-            *callee != alloc_pages.range.start
-                && functions.iter().all(|f| f.range.start != *callee)
+            *callee != alloc_pages.range.start && functions.iter().all(|f| f.range.start != *callee)
         });
         // What is no function of its own is the linkage table.
         functions.extend(

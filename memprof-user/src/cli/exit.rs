@@ -5,7 +5,9 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use super::table::printable;
-use crate::fpm::FpmError;
+use crate::binary::BinaryError;
+use crate::fpm::{FpmError, LiveError};
+use crate::zend::ZendError;
 
 /// The exit status of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,19 +65,52 @@ impl Exit {
             return Some(error.exit);
         }
         if let Some(error) = cause.downcast_ref::<FpmError>() {
-            return match error {
-                FpmError::NoFpm
-                | FpmError::NoSuchPool { .. }
-                | FpmError::NoSuchProcess { .. }
-                | FpmError::IsMaster { .. } => Some(Self::NoSuchTarget),
-                FpmError::Permission { .. } => Some(Self::Denied),
-                FpmError::Read { .. } => None,
-            };
+            return Self::of_process(error);
+        }
+        if let Some(error) = cause.downcast_ref::<LiveError>() {
+            return Self::of_php(error);
         }
         match cause.downcast_ref::<std::io::Error>()?.kind() {
             ErrorKind::PermissionDenied => Some(Self::Denied),
             ErrorKind::BrokenPipe => Some(Self::Done),
             _ => None,
+        }
+    }
+}
+
+impl Exit {
+    fn of_process(error: &FpmError) -> Option<Self> {
+        match error {
+            FpmError::NoFpm
+            | FpmError::NoSuchPool { .. }
+            | FpmError::NoSuchProcess { .. }
+            | FpmError::IsMaster { .. } => Some(Self::NoSuchTarget),
+            FpmError::Permission { .. } => Some(Self::Denied),
+            FpmError::Read { .. } => None,
+        }
+    }
+
+    pub(super) fn of_php(error: &LiveError) -> Option<Self> {
+        match error {
+            LiveError::Process(error) => Self::of_process(error),
+            LiveError::Binary { source, .. } => match &**source {
+                BinaryError::Read(_) => None,
+                _ => Some(Self::Unsupported),
+            },
+            LiveError::NotMapped { .. } => None,
+            LiveError::Memory { source, .. } => Self::of_memory(source),
+        }
+    }
+
+    fn of_memory(error: &ZendError) -> Option<Self> {
+        if error.is_permission() {
+            Some(Self::Denied)
+        } else if error.is_gone() {
+            Some(Self::NoSuchTarget)
+        } else if let ZendError::Inconsistent { .. } = error {
+            None
+        } else {
+            Some(Self::Unsupported)
         }
     }
 }

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod follow;
+mod live;
 mod maps;
 mod process;
 mod target;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 pub use config::{Config, PoolConfig};
 pub use error::FpmError;
 pub use follow::{Change, Follower};
+pub use live::{Builds, LiveError, LivePhp};
 pub use maps::{MappedFile, Mapping, Mappings};
 pub use process::{Executable, ProcessId};
 pub use target::Target;

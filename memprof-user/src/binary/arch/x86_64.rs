@@ -134,10 +134,7 @@ fn emulated(iced: &Iced) -> bool {
         Code::Nopd | Code::Nopq => iced.len() == 1,
         Code::Call_rel32_64 | Code::Jmp_rel32_64 | Code::Jmp_rel8_64 => true,
         // The 16-bit forms (prefix 66) are refused by the kernel.
-        _ => {
-            iced.is_jcc_short_or_near()
-                && matches!(iced.op0_kind(), OpKind::NearBranch64)
-        }
+        _ => iced.is_jcc_short_or_near() && matches!(iced.op0_kind(), OpKind::NearBranch64),
     }
 }
 
@@ -265,10 +262,7 @@ fn memory_size(iced: &Iced) -> Option<u8> {
 }
 
 fn place(iced: &Iced) -> Option<Place> {
-    if matches!(
-        iced.segment_prefix(),
-        IcedRegister::FS | IcedRegister::GS
-    ) {
+    if matches!(iced.segment_prefix(), IcedRegister::FS | IcedRegister::GS) {
         return None;
     }
     if iced.is_ip_rel_memory_operand() {
