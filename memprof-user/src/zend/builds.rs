@@ -5,8 +5,9 @@
 //! distributions have the same fingerprints and were read live.
 
 use super::layout::{
-    Array, Chunk, Class, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName, Fingerprint,
-    Function, Generator, Heap, Huge, Layout, Object, Op, OpArray, Opcodes, SapiGlobals, ZendString,
+    Array, Chunk, Class, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName,
+    Fingerprint, Function, Generator, Heap, Huge, Layout, Object, Op, OpArray, Opcodes,
+    SapiGlobals, ZendString,
 };
 
 /// Every known layout with the fingerprint it has on x86-64.
@@ -38,12 +39,12 @@ const PHP_7_4: Layout = Layout {
     minor: (7, 4),
     executor: ExecutorGlobals {
         included_files: 360,
-        class_table: 440,
         zend_constants: 448,
         current_execute_data: 488,
         object_buckets: 840,
         opline_before_exception: 880,
     },
+    compiler: CompilerGlobals { class_table: 64 },
     sapi: SapiGlobals {
         server_context: 0,
         request_method: 8,
@@ -223,7 +224,6 @@ const PHP_8_5: Layout = Layout {
     php: "8.5.2 and 8.5.7",
     minor: (8, 5),
     executor: ExecutorGlobals {
-        class_table: 464,
         zend_constants: 472,
         current_execute_data: 512,
         object_buckets: 880,

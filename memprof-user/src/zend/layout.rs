@@ -126,6 +126,8 @@ pub struct Layout {
     pub minor: (u8, u8),
     /// `executor_globals`
     pub executor: ExecutorGlobals,
+    /// `compiler_globals`
+    pub compiler: CompilerGlobals,
     /// `sapi_globals`
     pub sapi: SapiGlobals,
     /// `zend_execute_data`
@@ -165,8 +167,6 @@ pub struct Layout {
 pub struct ExecutorGlobals {
     /// `included_files`, a `HashTable`.
     pub included_files: u32,
-    /// `class_table`, a pointer to a `HashTable`.
-    pub class_table: u32,
     /// `zend_constants`, a pointer to a `HashTable`.
     pub zend_constants: u32,
     /// `current_execute_data`, the innermost frame.
@@ -175,6 +175,14 @@ pub struct ExecutorGlobals {
     pub object_buckets: u32,
     /// `opline_before_exception`
     pub opline_before_exception: u32,
+}
+
+/// `zend_compiler_globals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompilerGlobals {
+    /// `class_table`, a pointer to a `HashTable`; the executor's is the same table, but null until
+    /// the worker's first request.
+    pub class_table: u32,
 }
 
 /// `sapi_globals_struct`.

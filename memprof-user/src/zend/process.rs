@@ -27,6 +27,8 @@ pub struct Process {
 pub struct Addresses {
     /// `executor_globals`
     pub executor: u64,
+    /// `compiler_globals`
+    pub compiler: u64,
     /// `sapi_globals`
     pub sapi: u64,
     /// The `zend_mm_heap` itself.
@@ -77,6 +79,7 @@ impl Process {
             != 0;
         let addresses = Addresses {
             executor: live(globals.executor.address),
+            compiler: live(globals.compiler.address),
             sapi: live(globals.sapi.address),
             heap,
         };
@@ -90,7 +93,8 @@ impl Process {
             proofs: Vec::new(),
         };
         prover.table();
-        prover.executor(addresses.executor);
+        prover.constants(addresses.executor);
+        prover.classes(addresses.compiler);
         let heap_layout = if is_custom { None } else { prover.heap(heap)? };
         let proofs = prover.finish()?;
         Ok(Process {
@@ -186,7 +190,8 @@ impl Process {
     /// [`ZendError::Memory`] or [`ZendError::Inconsistent`] when the process changed its tables
     /// while they were read, or has ended.
     pub fn loaded(&self) -> Result<Loaded, ZendError> {
-        self.reader().loaded(self.addresses.executor)
+        self.reader()
+            .loaded(self.addresses.executor, self.addresses.compiler)
     }
 
     fn reader(&self) -> Reader<'_> {

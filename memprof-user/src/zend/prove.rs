@@ -69,8 +69,8 @@ impl Prover<'_> {
         ));
     }
 
-    /// The executor's hash tables hold what every PHP has.
-    pub(super) fn executor(&mut self, executor: u64) {
+    /// The executor's constants have the version.
+    pub(super) fn constants(&mut self, executor: u64) {
         let PhpVersion {
             major,
             minor,
@@ -88,7 +88,11 @@ impl Prover<'_> {
             agrees,
             format!("{}, expected {expected}", either(found)),
         );
-        let found = self.found_or(|reader| std_class(reader, executor));
+    }
+
+    /// The class table has the class that every PHP has.
+    pub(super) fn classes(&mut self, compiler: u64) {
+        let found = self.found_or(|reader| std_class(reader, compiler));
         self.add(
             "the class table has stdClass",
             found.as_deref() == Ok("stdClass"),
@@ -148,17 +152,9 @@ impl Prover<'_> {
 
     /// The sums are in order and made of chunks and huge blocks.
     fn counters(&mut self, heap: &HeapReader<'_>) {
-        let hard_limit = heap.layout.heap.hard_limit;
         let found = retried(|| {
             let counters = heap.counters().map_err(|error| error.to_string())?;
-            let limit = match hard_limit {
-                Some(offset) => counters.limit.max(
-                    heap.memory
-                        .u64(at(heap.heap, offset))
-                        .map_err(|error| error.to_string())?,
-                ),
-                None => counters.limit,
-            };
+            let limit = counters.limit.max(hard_limit(heap)?);
             let text = format!(
                 "size {}, real_size {}, limit {limit}",
                 counters.size, counters.real_size
@@ -221,6 +217,17 @@ impl Prover<'_> {
     }
 }
 
+/// Up to where `real_size` may overshoot the limit; 0 in builds where it may not.
+fn hard_limit(heap: &HeapReader<'_>) -> Result<u64, String> {
+    match heap.layout.heap.hard_limit {
+        Some(offset) => heap
+            .memory
+            .u64(at(heap.heap, offset))
+            .map_err(|error| error.to_string()),
+        None => Ok(0),
+    }
+}
+
 /// Makes a failed check an error, so that it is tried again: a running process may have torn it.
 fn must(holds: bool, text: String) -> Result<String, String> {
     if holds { Ok(text) } else { Err(text) }
@@ -246,10 +253,10 @@ fn php_version(reader: Reader<'_>, executor: u64) -> Result<Option<String>, Zend
 }
 
 /// The name of the class that the class table has under `stdclass`.
-fn std_class(reader: Reader<'_>, executor: u64) -> Result<Option<String>, ZendError> {
+fn std_class(reader: Reader<'_>, compiler: u64) -> Result<Option<String>, ZendError> {
     let classes = reader
         .memory
-        .u64(at(executor, reader.layout.executor.class_table))?;
+        .u64(at(compiler, reader.layout.compiler.class_table))?;
     match reader.find(classes, "stdclass")? {
         Some(class) => {
             let name = reader.memory.u64(at(class, reader.layout.class.name))?;

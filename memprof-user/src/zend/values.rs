@@ -163,14 +163,16 @@ impl Reader<'_> {
     }
 
     /// Counts the declared classes as PHP's `get_declared_*` functions do.
-    pub(super) fn loaded(&self, executor: u64) -> Result<Loaded, ZendError> {
-        let layout = &self.layout.executor;
-        let class_table = self.memory.u64(at(executor, layout.class_table))?;
+    pub(super) fn loaded(&self, executor: u64, compiler: u64) -> Result<Loaded, ZendError> {
+        let class_table = self
+            .memory
+            .u64(at(compiler, self.layout.compiler.class_table))?;
+        let included_files = at(executor, self.layout.executor.included_files);
         let mut loaded = Loaded {
             classes: 0,
             interfaces: 0,
             traits: 0,
-            included_files: self.count(at(executor, layout.included_files))?,
+            included_files: self.count(included_files)?,
         };
         for bucket in self.buckets(class_table)? {
             // A key that begins with NUL is a definition that has not been declared yet.
