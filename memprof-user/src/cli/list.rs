@@ -125,11 +125,10 @@ fn master_view(master: &Master) -> MasterView {
 
 fn worker_view(worker: &Worker, processes: &Processes, builds: &mut Builds) -> WorkerView {
     let process = worker.process;
-    let mut masters = processes.masters.iter().map(|master| master.process.pid);
     let mut view = WorkerView {
         pid: process.pid,
         pool: worker.pool.clone(),
-        master: masters.find(|pid| *pid == worker.parent),
+        master: processes.master_of(worker).map(|master| master.process.pid),
         uid: worker.uid,
         php_version: None,
         build_id: None,
