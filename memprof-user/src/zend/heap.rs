@@ -1,6 +1,8 @@
 //! The Zend heap of a live process: its counters, its huge blocks, its pages.
 
 use std::ops::RangeInclusive;
+use std::thread;
+use std::time::Duration;
 
 use crate::binary::Decoded;
 
@@ -21,6 +23,8 @@ const MOST_CHUNKS: u32 = 1 << 20;
 const MOST_HUGE_BLOCKS: usize = 1 << 20;
 /// How often a walk that was torn by the running process begins again.
 const TRIES: usize = 20;
+/// How long the process gets to finish what it was doing.
+const PAUSE: Duration = Duration::from_micros(500);
 /// Bytes of the free map: one bit a page.
 const FREE_MAP: u32 = 64;
 
@@ -121,6 +125,9 @@ pub struct HeapCounters {
     /// What `memory_get_peak_usage()` gives.
     pub peak: u64,
     /// What `memory_get_usage(true)` gives: chunks, cached ones included, and huge blocks.
+    ///
+    /// PHP 7.4 leaves out the chunks that a request takes from the cache that earlier ones left, so
+    /// there `size` can be many times larger (7.4.33: size 79284888, real_size 52432896).
     pub real_size: u64,
     /// What `memory_get_peak_usage(true)` gives.
     pub real_peak: u64,
@@ -325,13 +332,17 @@ fn pages_in_runs(used: &[bool], entries: &[u32]) -> u32 {
     counted
 }
 
-/// Tries again what a running process can tear: it changes its lists in a few nanoseconds.
+/// Tries again what a running process can tear.
+///
+/// It changes its lists in nanoseconds, but it can be preempted or map memory meanwhile: so there
+/// is a pause between tries (without one, 3 of 60 attaches to a busy worker on a full machine failed).
 pub(super) fn retried<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let mut result = attempt();
     for _ in 1..TRIES {
         if result.is_ok() {
             break;
         }
+        thread::sleep(PAUSE);
         result = attempt();
     }
     result
