@@ -97,7 +97,7 @@ impl Exit {
                 BinaryError::Read(_) => None,
                 _ => Some(Self::Unsupported),
             },
-            LiveError::NotMapped { .. } => None,
+            LiveError::NotMapped { .. } | LiveError::CompileFile { .. } => None,
             LiveError::Memory { source, .. } => Self::of_memory(source),
         }
     }

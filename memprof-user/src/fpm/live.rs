@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Executable, FpmError, Mappings, ProcessId};
-use crate::binary::{BinaryError, PhpBinary};
+use crate::binary::{BinaryError, ElfImage, PhpBinary, ProbeSite, Site};
+use crate::zend::memory::{Memory, ProcessMemory};
 use crate::zend::{self, ZendError};
 
 /// Why the PHP inside a process cannot be read.
@@ -36,6 +38,16 @@ pub enum LiveError {
         /// Its executable.
         executable: PathBuf,
     },
+    /// The function that compiles included files is in no file: it was generated at run time.
+    #[error(
+        "zend_compile_file of process {pid} points to {address:#x}, which is in no file that it maps; includes cannot be seen there"
+    )]
+    CompileFile {
+        /// The process.
+        pid: i32,
+        /// Where the pointer leads to.
+        address: u64,
+    },
     /// The memory of the process is not what its executable promises, or cannot be read.
     #[error("cannot read PHP in the memory of process {pid}")]
     Memory {
@@ -48,6 +60,10 @@ pub enum LiveError {
 
 /// The PHP inside one running process.
 pub struct LivePhp {
+    /// The process.
+    pub process: ProcessId,
+    /// What /proc/PID/maps calls its executable.
+    pub executable: PathBuf,
     /// Its executable, decoded; shared by all processes that run it.
     pub binary: Arc<PhpBinary>,
     /// Its mappings when it was looked at.
@@ -56,6 +72,66 @@ pub struct LivePhp {
     pub load_bias: u64,
     /// Its memory, the layout proven.
     pub zend: zend::Process,
+}
+
+/// A probe site in a file that need not be the executable.
+#[derive(Clone, Debug)]
+pub struct MappedSite {
+    /// A path under /proc that opens the file.
+    pub path: PathBuf,
+    /// The file as the process names it.
+    pub file: PathBuf,
+    /// The site.
+    pub site: ProbeSite,
+}
+
+impl LivePhp {
+    /// Where the process compiles the files that it includes: `zend_compile_file` is an exported pointer, and
+    /// opcache puts its own function there.
+    ///
+    /// # Errors
+    /// [`LiveError::CompileFile`] or [`LiveError::Binary`] when the function it points to cannot be probed,
+    /// [`LiveError::Memory`] when the process has ended.
+    pub fn compile_file_site(&self) -> Result<MappedSite, LiveError> {
+        const POINTER: &str = "zend_compile_file";
+        let pid = self.process.pid;
+        let unusable = |file: &Path, source| LiveError::Binary {
+            pid,
+            executable: file.to_owned(),
+            source: Arc::new(source),
+        };
+        let pointer = self.binary.image().symbol(POINTER).ok_or_else(|| {
+            unusable(
+                &self.executable,
+                BinaryError::NotPhp {
+                    missing: POINTER.to_owned(),
+                },
+            )
+        })?;
+        let address = ProcessMemory::new(pid)
+            .u64(self.load_bias.wrapping_add(pointer.address))
+            .map_err(|source| LiveError::Memory {
+                pid,
+                source: source.into(),
+            })?;
+        let in_no_file = || LiveError::CompileFile { pid, address };
+        let file = self.mappings.file_at(address).ok_or_else(in_no_file)?;
+        let first = self.mappings.named(&file.name).ok_or_else(in_no_file)?;
+        let opened =
+            File::open(&file.path).map_err(|source| FpmError::from_io(pid, &file.path, source))?;
+        let image = ElfImage::open(opened).map_err(|source| unusable(&file.name, source))?;
+        let load_bias = image
+            .load_bias(first.addresses.start, first.offset)
+            .ok_or_else(in_no_file)?;
+        let site = image
+            .entry_site(Site::CompileFile, POINTER, address.wrapping_sub(load_bias))
+            .map_err(|source| unusable(&file.name, source))?;
+        Ok(MappedSite {
+            path: file.path,
+            file: file.name,
+            site,
+        })
+    }
 }
 
 /// The PHP executables seen so far: each is decoded once, however many workers run it.
@@ -138,6 +214,8 @@ impl Builds {
             return Err(FpmError::NoSuchProcess { pid }.into());
         }
         Ok(LivePhp {
+            process,
+            executable: executable.link,
             binary,
             mappings,
             load_bias,

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use config::{Config, PoolConfig};
 pub use error::FpmError;
 pub use follow::{Change, Follower};
-pub use live::{Builds, LiveError, LivePhp};
+pub use live::{Builds, LiveError, LivePhp, MappedSite};
 pub use maps::{MappedFile, Mapping, Mappings};
 pub use process::{Executable, ProcessId};
 pub use target::Target;

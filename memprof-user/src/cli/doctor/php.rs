@@ -4,7 +4,7 @@ use super::Check;
 use crate::binary::{Evidence, PhpBinary, ProbeSite, Site};
 use crate::cli::exit::Exit;
 use crate::fpm::{
-    Builds, Config, LiveError, LivePhp, Mappings, Master, ProcessId, Processes, Worker,
+    Builds, Config, LiveError, LivePhp, MappedSite, Mappings, Master, ProcessId, Processes, Worker,
 };
 use crate::zend::{Proof, ZendError};
 
@@ -78,6 +78,7 @@ fn live(live: Result<LivePhp, LiveError>) -> Vec<Check> {
         Err(error) => vec![unusable("memory", &error)],
         Ok(live) => {
             let mut checks: Vec<Check> = live.zend.proofs().iter().map(proven).collect();
+            checks.push(includes(live.compile_file_site()));
             checks.push(memory_manager(live.zend.heap_layout().is_some()));
             checks.push(jit(&live.mappings));
             checks
@@ -92,6 +93,24 @@ fn proven(proof: &Proof) -> Check {
     } else {
         let cure = "use a memprof that knows this build; memprof never guesses a layout";
         Check::missing(Exit::Unsupported, name, &proof.found, cure)
+    }
+}
+
+/// Without this probe the phases before providers register are not seen; all else works.
+fn includes(site: Result<MappedSite, LiveError>) -> Check {
+    match site {
+        Ok(mapped) => {
+            let check = probe(&mapped.site);
+            Check {
+                found: format!("in {}: {}", mapped.file.display(), check.found),
+                ..check
+            }
+        }
+        Err(error) => {
+            let cure =
+                "memprof works without it, but cannot tell when the application's providers load";
+            Check::warning("probe: file included", chain(&error), cure)
+        }
     }
 }
 
@@ -170,14 +189,19 @@ fn slowlog(config: &Config, name: &str) -> Check {
 
 /// An error as a check.
 fn unusable(name: &str, error: &LiveError) -> Check {
-    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
     let cure = match Exit::of_php(error) {
         Some(Exit::Denied) => "sudo memprof doctor",
         Some(Exit::Unsupported) => "memprof works with php-fpm 7.4 to 8.5, non-thread-safe",
         _ => "try again: the process may just have started or ended",
     };
     let exit = Exit::of_php(error).unwrap_or(Exit::Failed);
-    Check::missing(exit, name, causes.join(": "), cure)
+    Check::missing(exit, name, chain(error), cure)
+}
+
+/// An error with its causes on one line.
+fn chain(error: &LiveError) -> String {
+    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 #[cfg(test)]
