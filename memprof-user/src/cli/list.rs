@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Exit;
+use super::exit::{Exit, sudo_line};
 use super::table::{Align, Table, UNKNOWN, mib, printable};
 use crate::fpm::{self, Builds, Config, FpmError, Master, Processes, Worker};
 use crate::zend::{self, HeapCounters};
@@ -60,6 +60,9 @@ struct WorkerView {
     heap: Option<HeapView>,
     /// Why a value is not known.
     unread: Vec<String>,
+    /// Whether that is a matter of permission.
+    #[serde(skip)]
+    is_denied: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -137,16 +140,17 @@ fn worker_view(worker: &Worker, processes: &Processes, builds: &mut Builds) -> W
         request: None,
         heap: None,
         unread: Vec::new(),
+        is_denied: false,
     };
-    view.rss_bytes = known(process.rss_bytes(), &mut view.unread);
-    let Some((_, binary)) = known(builds.binary(process), &mut view.unread) else {
+    view.rss_bytes = view.known(process.rss_bytes());
+    let Some((_, binary)) = view.known(builds.binary(process)) else {
         return view;
     };
     view.php_version = Some(binary.version.to_string());
     view.build_id = binary.image().build_id().map(str::to_owned);
-    if let Some(live) = known(builds.live(process), &mut view.unread) {
-        view.heap = known(live.zend.heap_counters(), &mut view.unread).map(heap_view);
-        let request = known(live.zend.request(), &mut view.unread);
+    if let Some(live) = view.known(builds.live(process)) {
+        view.heap = view.known(live.zend.heap_counters()).map(heap_view);
+        let request = view.known(live.zend.request());
         view.state = request.as_ref().map(|request| match request {
             Some(_) => State::Busy,
             None => State::Idle,
@@ -175,11 +179,16 @@ fn request_view(request: zend::Request) -> RequestView {
     }
 }
 
-/// The value, or none and the reason among the `unread`.
-fn known<T, E: Into<anyhow::Error>>(value: Result<T, E>, unread: &mut Vec<String>) -> Option<T> {
-    value
-        .map_err(|error| unread.push(format!("{:#}", error.into())))
-        .ok()
+impl WorkerView {
+    /// The value, or none and the reason among the `unread`.
+    fn known<T, E: Into<anyhow::Error>>(&mut self, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.not_known(&error.into())).ok()
+    }
+
+    fn not_known(&mut self, error: &anyhow::Error) {
+        self.is_denied |= Exit::of(error) == Exit::Denied;
+        self.unread.push(format!("{error:#}"));
+    }
 }
 
 fn text(listing: &Listing) -> String {
@@ -272,7 +281,18 @@ fn print_notes(listing: &Listing) {
             );
         }
     }
-    for worker in &listing.workers {
+    let denied = listing
+        .workers
+        .iter()
+        .filter(|worker| worker.is_denied)
+        .count();
+    if denied > 0 {
+        eprintln!(
+            "memprof: no permission to look into {denied} workers, it takes CAP_SYS_PTRACE: {}",
+            sudo_line()
+        );
+    }
+    for worker in listing.workers.iter().filter(|worker| !worker.is_denied) {
         for reason in &worker.unread {
             eprintln!("memprof: worker {}: {}", worker.pid, printable(reason));
         }

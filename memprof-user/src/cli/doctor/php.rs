@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::binary::{Evidence, PhpBinary, ProbeSite, Site};
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, sudo_line};
 use crate::fpm::{
     Builds, Config, LiveError, LivePhp, MappedSite, Mappings, Master, ProcessId, Processes, Worker,
 };
@@ -190,9 +190,11 @@ fn slowlog(config: &Config, name: &str) -> Check {
 /// An error as a check.
 fn unusable(name: &str, error: &LiveError) -> Check {
     let cure = match Exit::of_php(error) {
-        Some(Exit::Denied) => "sudo memprof doctor",
-        Some(Exit::Unsupported) => "memprof works with php-fpm 7.4 to 8.5, non-thread-safe",
-        _ => "try again: the process may just have started or ended",
+        Some(Exit::Denied) => sudo_line(),
+        Some(Exit::Unsupported) => {
+            "memprof works with php-fpm 7.4 to 8.5, non-thread-safe".to_owned()
+        }
+        _ => "try again: the process may just have started or ended".to_owned(),
     };
     let exit = Exit::of_php(error).unwrap_or(Exit::Failed);
     Check::missing(exit, name, chain(error), cure)
