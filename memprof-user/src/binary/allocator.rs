@@ -1,8 +1,11 @@
 //! The Zend allocator's static functions, found from the exported ones that call them.
 
+use std::collections::HashSet;
+
+use memchr::memmem;
+
 use super::arch::{Effect, Place, ReferenceKind, Stored, Target};
 use super::code::{Code, Function};
-use super::decode::memchr_all;
 use super::flow::{self, State, Value};
 use super::{BinaryError, Evidence, Register};
 
@@ -30,8 +33,8 @@ pub struct AllocatorFunctions {
 /// The text that only the memory-limit error uses (the same from 7.4 to 8.6).
 const LIMIT_MESSAGE: &[u8] = b"Allowed memory size of %zu bytes exhausted";
 
-/// How deep below the two callers `mmap` may be called: the function and a wrapper.
-const MMAP_DEPTH: usize = 2;
+/// How deep below the two callers `mmap` may be called: the function and two wrappers.
+const MMAP_DEPTH: usize = 3;
 
 impl AllocatorFunctions {
     /// Finds all of them.
@@ -260,7 +263,7 @@ impl Search<'_> {
         let maps: Vec<u64> = shared
             .iter()
             .copied()
-            .filter(|address| self.reaches_mmap(*address, MMAP_DEPTH))
+            .filter(|address| self.reaches_mmap(*address))
             .collect();
         let [address] = maps[..] else {
             return Err(BinaryError::not_found(
@@ -276,16 +279,26 @@ impl Search<'_> {
         self.named(WHAT, address, how.to_owned())
     }
 
-    fn reaches_mmap(&self, address: u64, depth: usize) -> bool {
-        let Ok(function) = self.code.function("", address) else {
-            return false;
-        };
+    /// Whether a function, or one called from it, calls `mmap`.
+    fn reaches_mmap(&self, address: u64) -> bool {
         let mmap = |target| matches!(self.code.import(target), Some("mmap" | "mmap64"));
-        function.exits().any(|(_, _, target)| mmap(target))
-            || (depth > 1
-                && function
-                    .callees()
-                    .any(|callee| self.reaches_mmap(callee, depth - 1)))
+        let mut seen = HashSet::from([address]);
+        let mut level = vec![address];
+        for _ in 0..MMAP_DEPTH {
+            let functions: Vec<Function> = level
+                .iter()
+                .filter_map(|address| self.code.function("", *address).ok())
+                .collect();
+            if functions
+                .iter()
+                .any(|f| f.exits().any(|(.., target)| mmap(target)))
+            {
+                return true;
+            }
+            level = functions.iter().flat_map(Function::callees).collect();
+            level.retain(|callee| seen.insert(*callee));
+        }
+        false
     }
 
     /// The function that is called with the address of "Allowed memory size ...". Up to
@@ -293,7 +306,7 @@ impl Search<'_> {
     /// limit, size), and a helper uses the text once more: the function has the most calls.
     fn limit_error(&mut self) -> Result<(Function, Register), BinaryError> {
         const WHAT: &str = "zend_mm_safe_error";
-        let texts: Vec<u64> = memchr_all(self.code.image.data(), LIMIT_MESSAGE)
+        let texts: Vec<u64> = memmem::find_iter(self.code.image.data(), LIMIT_MESSAGE)
             .filter_map(|offset| self.code.image.address_of(offset as u64))
             .collect();
         // (function, argument index of the text) of each call that follows such a reference.

@@ -6,6 +6,10 @@ use super::arch::{self, Architecture, Effect, Flow, Instruction, Place, Referenc
 use super::flow::{self, Root, State, Value};
 use super::{BinaryError, ElfImage};
 
+/// In bytes. The largest function decoded in any measured build has 14 KiB (the procedure
+/// linkage table, which counts as one).
+const LARGEST_FUNCTION: u64 = 64 << 10;
+
 /// An image with the decoder for its machine.
 #[derive(Clone, Copy)]
 pub struct Code<'a> {
@@ -86,11 +90,17 @@ impl<'a> Code<'a> {
     }
 
     fn decode(&self, name: String, range: Range<u64>) -> Result<Function, BinaryError> {
+        if range.end.saturating_sub(range.start) > LARGEST_FUNCTION {
+            return Err(BinaryError::not_found(
+                name,
+                format!("{range:#x?} is larger than any function that memprof decodes"),
+            ));
+        }
         let bytes = self.image.bytes(range.clone()).ok_or_else(|| {
             BinaryError::not_found(&name, format!("{range:#x?} is not in the file"))
         })?;
         let instructions = self.arch.decode(bytes, range.start);
-        let entry = State::at_entry(self.arch.arguments());
+        let entry = State::at_entry(self.arch);
         let states = flow::trace(&instructions, entry, &|slot| self.image.pointer(slot));
         Ok(Function {
             name,
@@ -171,6 +181,12 @@ impl Function {
                 }
                 _ => None,
             })
+    }
+
+    /// The offsets to `root` that the function reads or writes, in any width.
+    pub fn uses(&self, root: Root) -> impl Iterator<Item = i64> {
+        self.iter()
+            .filter_map(move |(instruction, state)| at(state, instruction.memory?, root))
     }
 
     /// The function's stores of `size` bytes to an offset to `root`.

@@ -3,6 +3,8 @@
 //! Which function shows which value was measured on 17 builds from 7.4 to 8.6. Each value that
 //! a second function shows too is compared; a difference is an error, never a choice.
 
+use memchr::memmem;
+
 use super::allocator::AllocatorFunctions;
 use super::arch::{Effect, Instruction};
 use super::code::{Code, Function};
@@ -58,8 +60,22 @@ pub fn decode(
         search.pair("zend_memory_usage", heap, ["size", "real_size"])?;
     let (heap_peak, heap_real_peak) =
         search.pair("zend_memory_peak_usage", heap, ["peak", "real_peak"])?;
-    search.stored_together(heap, "_emalloc_large", [heap_size, heap_peak])?;
-    let heap_limit = search.limit(heap, allocator, [heap_real_size, heap_real_peak])?;
+    let heap_limit = search.limit(heap)?;
+    let emalloc_large = code.exported("_emalloc_large")?;
+    search.also_used(
+        &emalloc_large,
+        heap,
+        &[("size", heap_size), ("peak", heap_peak)],
+    )?;
+    search.also_used(
+        &allocator.alloc_pages,
+        Root::Argument(0),
+        &[
+            ("real_size", heap_real_size),
+            ("real_peak", heap_real_peak),
+            ("limit", heap_limit),
+        ],
+    )?;
     let chunk_map = search.chunk_map(allocator)?;
     let current_execute_data = search.current_execute_data(executor)?;
     let object_buckets = search.object_buckets(executor)?;
@@ -85,7 +101,7 @@ pub fn version(code: &Code<'_>, evidence: &mut Vec<Evidence>) -> Result<PhpVersi
     const BANNER: &[u8] = b"X-Powered-By: PHP/";
     const WHAT: &str = "the PHP version";
     let data = code.image.data();
-    let stated = memchr_all(data, BANNER)
+    let stated = memmem::find_iter(data, BANNER)
         .find_map(|at| parse_version(data.get(at + BANNER.len()..)?))
         .ok_or_else(|| {
             BinaryError::not_found(
@@ -121,18 +137,6 @@ pub fn version(code: &Code<'_>, evidence: &mut Vec<Evidence>) -> Result<PhpVersi
         return Err(BinaryError::UnsupportedVersion(stated));
     }
     Ok(stated)
-}
-
-/// Every place where `needle` stands in `haystack`.
-pub fn memchr_all<'a>(haystack: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let first = needle.first().copied();
-    haystack
-        .iter()
-        .enumerate()
-        .filter(move |(at, byte)| {
-            Some(**byte) == first && haystack.get(*at..).is_some_and(|h| h.starts_with(needle))
-        })
-        .map(|(at, _)| at)
 }
 
 /// `8.2.36` and whatever follows (a zero byte, or a suffix such as `RC3`).
@@ -198,36 +202,27 @@ impl Search<'_> {
         Ok((used, real))
     }
 
-    /// A second witness for `size` and `peak`: `_emalloc_large` counts both up.
-    fn stored_together(
-        &mut self,
+    /// A second witness for fields of the heap: a function that must use them too.
+    fn also_used(
+        &self,
+        function: &Function,
         heap: Root,
-        name: &str,
-        fields: [u32; 2],
+        fields: &[(&str, u32)],
     ) -> Result<(), BinaryError> {
-        let function = self.code.exported(name)?;
-        let mut stored: Vec<i64> = function.stores(heap, 8).map(|(_, o)| o).collect();
-        stored.sort_unstable();
-        stored.dedup();
-        let expected = fields.map(i64::from);
-        if stored == expected {
-            return Ok(());
+        for (field, value) in fields {
+            if !function.uses(heap).any(|used| used == i64::from(*value)) {
+                return Err(BinaryError::disagree(
+                    format!("zend_mm_heap.{field}"),
+                    format!("an exported accessor shows {value:#x}"),
+                    format!("{} does not use it", function.name),
+                ));
+            }
         }
-        Err(BinaryError::disagree(
-            "zend_mm_heap.size and .peak",
-            format!("zend_memory_usage and zend_memory_peak_usage load {expected:#x?}"),
-            format!("{name} stores {stored:#x?}"),
-        ))
+        Ok(())
     }
 
-    /// What `zend_set_memory_limit` stores first; the page allocator must load it and the real
-    /// size, and store the real size and its peak.
-    fn limit(
-        &mut self,
-        heap: Root,
-        allocator: &AllocatorFunctions,
-        [real_size, real_peak]: [u32; 2],
-    ) -> Result<u32, BinaryError> {
+    /// What `zend_set_memory_limit` stores first.
+    fn limit(&mut self, heap: Root) -> Result<u32, BinaryError> {
         const WHAT: &str = "zend_mm_heap.limit";
         let function = self.code.exported("zend_set_memory_limit")?;
         let Some((instruction, offset)) = function.stores(heap, 8).next() else {
@@ -237,32 +232,7 @@ impl Search<'_> {
             ));
         };
         let how = self.code.cite(&function, instruction);
-        let limit = self.found(WHAT, offset, how)?;
-        let pages = &allocator.alloc_pages;
-        let loads = |wanted| {
-            pages
-                .loads(Root::Argument(0), 8)
-                .any(|(_, offset)| offset == i64::from(wanted))
-        };
-        let stores = |wanted| {
-            pages
-                .stores(Root::Argument(0), 8)
-                .any(|(_, offset)| offset == i64::from(wanted))
-        };
-        for (field, value, seen) in [
-            (WHAT, limit, loads(limit)),
-            ("zend_mm_heap.real_size", real_size, stores(real_size)),
-            ("zend_mm_heap.real_peak", real_peak, stores(real_peak)),
-        ] {
-            if !seen {
-                return Err(BinaryError::disagree(
-                    field,
-                    format!("an exported accessor shows {value:#x}"),
-                    format!("zend_mm_alloc_pages ({}) does not use it", pages.name),
-                ));
-            }
-        }
-        Ok(limit)
+        self.found(WHAT, offset, how)
     }
 
     /// The displacement of `_efree`'s access to the page map; the page allocator's store of a
@@ -391,4 +361,22 @@ fn large_run_store(function: &Function) -> Option<i64> {
         flow::stores_large_run(state, value)?;
         flow::entry_offset(state, place)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_end_at_the_first_foreign_byte() {
+        let version = |text: &[u8]| parse_version(text).map(|version| version.id());
+        assert_eq!(version(b"8.2.36\0"), Some(80_236));
+        assert_eq!(version(b"8.6.0RC3\0"), Some(80_600));
+        assert_eq!(version(b"7.4.33-dev\0"), Some(70_433));
+        assert_eq!(version(b"8.2\0"), None);
+        assert_eq!(version(b"8.2.36.1\0"), None);
+        assert_eq!(version(b"8.2.999\0"), None, "does not fit");
+        assert_eq!(version(b"%s\0"), None);
+        assert_eq!(version(b"8.2.36"), None, "cut by the file's end");
+    }
 }

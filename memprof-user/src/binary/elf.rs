@@ -299,9 +299,126 @@ fn functions(elf: &object::File<'_>) -> Result<Vec<Range<u64>>, BinaryError> {
         functions.push(frame.initial_address()..frame.end_address());
     }
     functions.sort_by_key(|function| (function.start, function.end));
+    // Functions do not overlap; a file in which they do would make every scan endless.
+    let mut end = 0;
+    functions.retain(|function| {
+        let follows = function.start >= end && function.end > function.start;
+        if follows {
+            end = function.end;
+        }
+        follows
+    });
     Ok(functions)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn this_test() -> File {
+        File::open("/proc/self/exe").expect("the running test can be read")
+    }
+
+    fn with_segments(segments: &[(u64, u64, u64)]) -> ElfImage {
+        ElfImage {
+            data: Vec::new(),
+            machine: object::Architecture::X86_64,
+            build_id: None,
+            segments: segments
+                .iter()
+                .map(|&(address, offset, size)| Segment {
+                    address,
+                    offset,
+                    size,
+                })
+                .collect(),
+            symbols: HashMap::new(),
+            imports: HashMap::new(),
+            pointers: HashMap::new(),
+            functions: Vec::new(),
+        }
+    }
+
+    /// As `readelf -l` shows Debian's php-fpm 8.2: data 0x1000 further than its offset says.
+    fn like_php() -> ElfImage {
+        with_segments(&[
+            (0, 0, 0x5_0000),
+            (0x5_0000, 0x5_0000, 0x30_0000),
+            (0x54_fd50, 0x54_ed50, 0x3_0000),
+        ])
+    }
+
+    #[test]
+    fn the_load_bias_comes_from_any_mapping() {
+        let image = like_php();
+        let bias = 0x5555_5555_0000;
+        assert_eq!(image.load_bias(bias, 0), Some(bias));
+        assert_eq!(image.load_bias(bias + 0x5_0000, 0x5_0000), Some(bias));
+        assert_eq!(image.load_bias(bias + 0x54_f000, 0x54_e000), Some(bias));
+        // What the loader split off after making its start read-only.
+        assert_eq!(image.load_bias(bias + 0x56_f000, 0x56_e000), Some(bias));
+        assert_eq!(image.load_bias(bias, 0x90_0000), None, "not of this file");
+    }
+
+    #[test]
+    fn file_offsets_and_addresses_undo_each_other() {
+        let image = like_php();
+        assert_eq!(image.file_offset(0x55_0000), Some(0x54_f000));
+        assert_eq!(image.address_of(0x54_f000), Some(0x55_0000));
+        assert_eq!(
+            image.file_offset(0x54_fd50 + 0x3_0000),
+            None,
+            "behind the file's bytes"
+        );
+        assert_eq!(image.file_offset(u64::MAX), None);
+    }
+
+    #[test]
+    fn functions_are_sorted_and_hold_their_start() {
+        let image = ElfImage::open(this_test()).expect("the running test is ELF");
+        assert!(image.functions().len() > 100);
+        assert!(image.functions().windows(2).all(|f| f[0].end <= f[1].start));
+        for function in image.functions().iter().take(50) {
+            assert_eq!(image.function_at(function.start).as_ref(), Some(function));
+            assert_eq!(image.function_at(function.end - 1).as_ref(), Some(function));
+        }
+        assert_eq!(image.function_at(0), None);
+    }
+
+    #[test]
+    fn other_files_are_not_php() {
+        assert!(!is_php(&this_test()).expect("readable"));
+        let mut text = tempfile::tempfile().expect("a temporary file");
+        assert!(!is_php(&text).expect("readable"), "empty");
+        text.write_all(b"#!/bin/sh\n").expect("written");
+        assert!(!is_php(&text).expect("readable"));
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error() {
+        let mut whole = Vec::new();
+        this_test().read_to_end(&mut whole).expect("readable");
+        for length in [0, 1, 63, 64, 1000, whole.len() / 2] {
+            let cut = whole[..length].to_vec();
+            assert!(ElfImage::parse(cut).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn another_machine_is_named() {
+        let mut whole = Vec::new();
+        this_test().read_to_end(&mut whole).expect("readable");
+        // e_machine: EM_AARCH64.
+        whole[18..20].copy_from_slice(&183_u16.to_le_bytes());
+        let image = ElfImage::parse(whole).expect("still ELF");
+        let error = super::super::code::Code::new(&image)
+            .err()
+            .expect("not decoded");
+        assert!(error.to_string().contains("Aarch64"), "{error}");
+    }
 }

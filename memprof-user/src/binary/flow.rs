@@ -1,10 +1,12 @@
 //! What registers hold inside one function, as far as constants, arguments and globals go.
 //!
 //! A forward data flow over the function's instructions, to a fixed point: where two paths
-//! meet, a register keeps only what both agree on. Memory is not followed.
+//! meet, a register keeps only what both agree on. Of memory only spilled registers are followed.
+
+use std::ops::Range;
 
 use super::Register;
-use super::arch::{Effect, Flow, Instruction, Place, Stored, Target};
+use super::arch::{Architecture, Effect, Flow, Instruction, Place, Stored, Target};
 
 /// The bit that marks the first page of a large run in a chunk's map (`ZEND_MM_IS_LRUN`,
 /// zend_alloc.c, the same from 7.0 to 8.6).
@@ -25,15 +27,26 @@ pub enum Value {
     LargeRun,
 }
 
-/// What is known of all registers, by register index.
+/// How many 4-byte words of the stack's top are followed: compilers spill near the top.
+const STACK_WORDS: usize = 32;
+
+/// What is known of all registers and of the words on top of the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State([Option<Value>; 32]);
+pub struct State {
+    registers: [Option<Value>; 32],
+    /// By distance from the stack pointer; a spilled register of 8 bytes fills two.
+    stack: [Option<Value>; STACK_WORDS],
+    stack_pointer: Option<Register>,
+}
 
 impl State {
     /// At a function's entry: its arguments.
-    pub fn at_entry(arguments: &[Register]) -> Self {
-        let mut state = Self::default();
-        for (index, register) in (0..).zip(arguments) {
+    pub fn at_entry(arch: &dyn Architecture) -> Self {
+        let mut state = Self {
+            stack_pointer: Some(arch.stack_pointer()),
+            ..Self::default()
+        };
+        for (index, register) in (0..).zip(arch.arguments()) {
             state.set(*register, Some(Value::Argument(index)));
         }
         state
@@ -41,19 +54,48 @@ impl State {
 
     /// What is known of a register.
     pub fn get(&self, register: Register) -> Option<Value> {
-        self.0.get(usize::from(register.0)).copied().flatten()
+        let known = self.registers.get(usize::from(register.0));
+        known.copied().flatten()
     }
 
     fn set(&mut self, register: Register, value: Option<Value>) {
-        if let Some(known) = self.0.get_mut(usize::from(register.0)) {
+        if let Some(known) = self.registers.get_mut(usize::from(register.0)) {
             *known = value;
         }
+    }
+
+    /// The words of the followed stack that an operand names, if it names the stack at all.
+    fn stack_words(&self, place: Place, size: u8) -> Option<Range<usize>> {
+        let Place::Indexed {
+            base,
+            index: None,
+            displacement,
+            ..
+        } = place
+        else {
+            return None;
+        };
+        let first = usize::try_from(displacement).ok()? / 4;
+        let last = first + usize::from(size) / 4;
+        (Some(base) == self.stack_pointer && displacement % 4 == 0 && last <= STACK_WORDS)
+            .then_some(first..last)
+    }
+
+    /// What a load reads back from the stack.
+    fn spilled(&self, place: Place, size: u8) -> Option<Value> {
+        let words = self.stack.get(self.stack_words(place, size)?)?;
+        let first = words.first().copied().flatten()?;
+        words
+            .iter()
+            .all(|word| *word == Some(first))
+            .then_some(first)
     }
 
     /// Keeps what `other` agrees on; tells whether anything was given up.
     fn meet(&mut self, other: &Self) -> bool {
         let before = *self;
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+        let mine = self.registers.iter_mut().chain(&mut self.stack);
+        for (mine, theirs) in mine.zip(other.registers.iter().chain(&other.stack)) {
             if *mine != *theirs {
                 *mine = None;
             }
@@ -89,6 +131,7 @@ impl State {
 
     fn step(mut self, instruction: &Instruction, pointer: &dyn Fn(u64) -> Option<u64>) -> Self {
         let result = self.result(&instruction.effect, pointer);
+        self.write_stack(instruction);
         for index in 0..32 {
             if instruction.writes.contains(Register(index)) {
                 self.set(Register(index), None);
@@ -98,6 +141,36 @@ impl State {
             self.set(register, value);
         }
         self
+    }
+
+    /// What an instruction leaves of the stack's followed words.
+    fn write_stack(&mut self, instruction: &Instruction) {
+        let moves = |register| instruction.writes.contains(register);
+        if self.stack_pointer.is_none_or(moves) {
+            self.stack = Default::default();
+            return;
+        }
+        match (instruction.effect, instruction.memory) {
+            (Effect::Load { .. }, _) | (_, None) => {}
+            (Effect::Store { place, value, size }, _)
+                if self.stack_words(place, size).is_some() =>
+            {
+                let value = match value {
+                    Some(Stored::Register(register)) => self.get(register),
+                    Some(Stored::Constant(value)) => Some(Value::Constant(value)),
+                    None => None,
+                };
+                let words = self.stack_words(place, size).unwrap_or_default();
+                if let Some(words) = self.stack.get_mut(words) {
+                    words.fill(value);
+                }
+            }
+            // Of another width: which words it changes is not worth following.
+            (_, Some(Place::Indexed { base, .. })) if Some(base) == self.stack_pointer => {
+                self.stack = Default::default();
+            }
+            _ => {}
+        }
     }
 
     fn result(
@@ -122,14 +195,14 @@ impl State {
             Effect::SetBits { to, bits } => {
                 Some((to, (bits == LARGE_RUN).then_some(Value::LargeRun)))
             }
-            Effect::Load { to, place, .. } => {
+            Effect::Load { to, place, size } => {
                 let value = match self.location(place) {
                     Some((Root::Address, address)) => {
                         let address = address as u64;
                         let pointer = pointer(address).map(Value::Constant);
                         Some(pointer.unwrap_or(Value::Global(address)))
                     }
-                    _ => None,
+                    _ => self.spilled(place, size),
                 };
                 Some((to, value))
             }
@@ -148,8 +221,12 @@ pub enum Root {
     Argument(u8),
 }
 
+/// Passes until the fixed point; the functions of 11 builds need 2 to 4.
+const MOST_PASSES: usize = 64;
+
 /// What is known before each instruction of a function; nothing, where no path that was
-/// followed leads. `pointer` tells the address that the loader puts into a slot.
+/// followed leads, or where no fixed point
+/// was reached. `pointer` tells the address that the loader puts into a slot.
 pub fn trace(
     instructions: &[Instruction],
     entry: State,
@@ -164,10 +241,8 @@ pub fn trace(
             .binary_search_by_key(&address, |instruction| instruction.address)
             .ok()
     };
-    // States only lose knowledge, so this ends; every pass but the last gives up something.
-    let mut changed = true;
-    while changed {
-        changed = false;
+    for _ in 0..MOST_PASSES {
+        let mut changed = false;
         for (index, instruction) in instructions.iter().enumerate() {
             let Some(state) = before[index] else { continue };
             let after = state.step(instruction, pointer);
@@ -189,8 +264,11 @@ pub fn trace(
                 }
             }
         }
+        if !changed {
+            return before.into_iter().map(Option::unwrap_or_default).collect();
+        }
     }
-    before.into_iter().map(Option::unwrap_or_default).collect()
+    vec![State::default(); instructions.len()]
 }
 
 /// A 4-byte access to an array of 4-byte entries inside a structure, such as a chunk's page map:
@@ -228,5 +306,82 @@ pub fn stores_large_run(state: &State, value: Option<Stored>) -> Option<Register
             Some(register)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary::arch;
+
+    const RAX: Register = Register(10);
+    const RCX: Register = Register(11);
+    const RSI: Register = Register(13);
+    const R8: Register = Register(9);
+
+    /// The state before the last instruction.
+    fn at_end(code: &[u8]) -> State {
+        let arch = arch::for_machine(object::Architecture::X86_64).expect("x86-64 is decoded");
+        let instructions = arch.decode(code, 0x1000);
+        let states = trace(&instructions, State::at_entry(arch), &|_| None);
+        *states.last().expect("there is code")
+    }
+
+    #[test]
+    fn a_global_is_known_through_copies() {
+        // mov rcx,[rip+0F9h]; mov rax,rcx; ret
+        let state = at_end(&[0x48, 0x8b, 0x0d, 0xf9, 0, 0, 0, 0x48, 0x89, 0xc8, 0xc3]);
+        assert_eq!(state.get(RAX), Some(Value::Global(0x1100)));
+    }
+
+    #[test]
+    fn paths_that_disagree_leave_nothing() {
+        // je +5; mov eax,1; (join) ret
+        let state = at_end(&[0x74, 5, 0xb8, 1, 0, 0, 0, 0xc3]);
+        assert_eq!(state.get(RAX), None);
+        assert_eq!(state.get(RSI), Some(Value::Argument(1)), "both agree");
+    }
+
+    #[test]
+    fn a_loop_forgets_what_it_changes() {
+        // mov ecx,1; (loop) add ecx,1; je loop; ret
+        let state = at_end(&[0xb9, 1, 0, 0, 0, 0x83, 0xc1, 1, 0x74, 0xfb, 0xc3]);
+        assert_eq!(state.get(RCX), None);
+    }
+
+    #[test]
+    fn a_spilled_register_is_read_back() {
+        // mov [rsp+10h],rsi; mov r8,[rsp+10h]; ret
+        let spill = [0x48, 0x89, 0x74, 0x24, 0x10];
+        let reload = [0x4c, 0x8b, 0x44, 0x24, 0x10];
+        let code = [&spill[..], &reload, &[0xc3]].concat();
+        assert_eq!(at_end(&code).get(R8), Some(Value::Argument(1)));
+        // A push between them moves the stack.
+        let code = [&spill[..], &[0x50], &reload, &[0xc3]].concat();
+        assert_eq!(at_end(&code).get(R8), None);
+        // A byte written over it.
+        let byte = [0xc6, 0x44, 0x24, 0x12, 0];
+        let code = [&spill[..], &byte, &reload, &[0xc3]].concat();
+        assert_eq!(at_end(&code).get(R8), None);
+    }
+
+    #[test]
+    fn a_constant_in_the_index_counts() {
+        // lea rcx,[rdi+88h]; or eax,40000000h; mov [r8+rcx*4],eax
+        let state = at_end(&[
+            0x48, 0x8d, 0x8f, 0x88, 0, 0, 0, 0x0d, 0, 0, 0, 0x40, 0x41, 0x89, 0x04, 0x88,
+        ]);
+        let place = Place::Indexed {
+            base: R8,
+            index: Some(RCX),
+            scale: 4,
+            displacement: 0,
+        };
+        assert_eq!(entry_offset(&state, place), Some(0x220));
+        assert_eq!(
+            stores_large_run(&state, Some(Stored::Register(RAX))),
+            Some(RAX)
+        );
+        assert_eq!(stores_large_run(&state, Some(Stored::Register(RCX))), None);
     }
 }

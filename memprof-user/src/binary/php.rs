@@ -11,7 +11,7 @@ use super::{
 
 /// A PHP executable: its version and globals, the offsets decoded from it, and its probe sites.
 pub struct PhpBinary {
-    image: ElfImage,
+    pub(super) image: ElfImage,
     /// The version that it states about itself.
     pub version: PhpVersion,
     /// Its exported globals.
@@ -57,9 +57,24 @@ impl PhpBinary {
         })
     }
 
-    /// The file itself: symbols, build-id, machine, file offsets, load bias.
-    pub fn image(&self) -> &ElfImage {
-        &self.image
+    /// The GNU build-id in hex: the key of what is cached about this executable.
+    pub fn build_id(&self) -> Option<&str> {
+        self.image.build_id()
+    }
+
+    /// A symbol that the executable defines and exports, such as `zend_compile_file`.
+    pub fn symbol(&self, name: &str) -> Option<Global> {
+        self.image.symbol(name)
+    }
+
+    /// Where in the file the byte at an ELF virtual address is, as uprobes want it.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        self.image.file_offset(address)
+    }
+
+    /// What a process adds to this file's addresses: see [`ElfImage::load_bias`].
+    pub fn load_bias(&self, mapping_start: u64, mapping_offset: u64) -> Option<u64> {
+        self.image.load_bias(mapping_start, mapping_offset)
     }
 
     /// The best probe site at the entry of a function of this executable, by its ELF virtual

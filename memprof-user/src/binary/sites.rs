@@ -368,3 +368,69 @@ impl MapEntry {
         [self.base].into_iter().chain(self.index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary::arch;
+    use crate::binary::flow::State;
+
+    const RAX: Register = Register(10);
+    const RDI: Register = Register(14);
+
+    /// The address of the first emulated instruction from the `start`th on.
+    fn chosen(code: &[u8], start: usize, needed: &[Register]) -> Option<u64> {
+        let arch = arch::for_machine(object::Architecture::X86_64).expect("x86-64 is decoded");
+        let instructions = arch.decode(code, 0);
+        let function = Function {
+            name: "test".to_owned(),
+            range: 0..code.len() as u64,
+            states: vec![State::default(); instructions.len()],
+            instructions,
+        };
+        let needed = needed.iter().copied().collect();
+        first_emulated(&function, start, needed).map(|index| function.instructions[index].address)
+    }
+
+    #[test]
+    fn the_first_emulated_instruction_is_taken() {
+        // mov rcx,[rip]; mov eax,[rcx]; test eax,eax; jne: as _emalloc begins in 8.2.36
+        let code = [
+            0x48, 0x8b, 0x0d, 0, 0, 0, 0, 0x8b, 0x01, 0x85, 0xc0, 0x0f, 0x85, 0, 1, 0, 0,
+        ];
+        assert_eq!(chosen(&code, 0, &[RDI]), Some(0xb));
+        assert_eq!(chosen(&[0x55, 0xc3], 0, &[RDI]), Some(0));
+    }
+
+    #[test]
+    fn not_behind_a_lost_register() {
+        // mov rdi,[rip]; je
+        let code = [0x48, 0x8b, 0x3d, 0, 0, 0, 0, 0x74, 0x10];
+        assert_eq!(chosen(&code, 0, &[RDI]), None);
+        assert_eq!(chosen(&code, 0, &[RAX]), Some(7));
+    }
+
+    #[test]
+    fn not_behind_other_control_flow() {
+        // jmp rax; push rbp
+        assert_eq!(chosen(&[0xff, 0xe0, 0x55], 0, &[]), None);
+        // ret; push rbp
+        assert_eq!(chosen(&[0xc3, 0x55], 0, &[]), None);
+    }
+
+    #[test]
+    fn not_where_a_loop_comes_back() {
+        // xor eax,eax; (loop) nop; jmp loop
+        assert_eq!(chosen(&[0x31, 0xc0, 0x90, 0xeb, 0xfd], 0, &[]), None);
+    }
+
+    #[test]
+    fn behind_a_call_only_while_the_result_lives() {
+        // call; test rax,rax; je
+        let test = [0xe8, 0, 1, 0, 0, 0x48, 0x85, 0xc0, 0x74, 0x10];
+        assert_eq!(chosen(&test, 1, &[RAX]), Some(8));
+        // call; shr rax,12; je
+        let shift = [0xe8, 0, 1, 0, 0, 0x48, 0xc1, 0xe8, 0x0c, 0x74, 0x10];
+        assert_eq!(chosen(&shift, 1, &[RAX]), None);
+    }
+}

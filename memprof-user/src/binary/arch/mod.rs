@@ -24,6 +24,9 @@ pub trait Architecture: Sync {
 
     /// The register of an integer result.
     fn result(&self) -> Register;
+
+    /// The register that points to the stack's top.
+    fn stack_pointer(&self) -> Register;
 }
 
 /// The decoder for an ELF file's machine.
@@ -47,6 +50,11 @@ impl RegisterSet {
     /// Adds a register.
     pub fn insert(&mut self, register: Register) {
         self.0 |= 1 << (register.0 & 63);
+    }
+
+    /// Takes a register out.
+    pub fn remove(&mut self, register: Register) {
+        self.0 &= !(1 << (register.0 & 63));
     }
 
     /// Whether a register is in the set.
@@ -81,6 +89,8 @@ pub struct Instruction {
     pub flow: Flow,
     /// What it computes, if it is one of the forms that are followed.
     pub effect: Effect,
+    /// The memory that it reads or writes, if it names any.
+    pub memory: Option<Place>,
     /// The general registers that it reads.
     pub reads: RegisterSet,
     /// The general registers that it changes; for a call those that the callee may change.

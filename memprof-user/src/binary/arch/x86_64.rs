@@ -28,6 +28,9 @@ const ARGUMENTS: [Register; 6] = [
 /// rax.
 const RESULT: Register = Register(10);
 
+/// rsp.
+const STACK_POINTER: Register = Register(19);
+
 /// What a callee may change: rax, rcx, rdx, rsi, rdi, r8 to r11.
 const CALLER_SAVED: [Register; 9] = [
     RESULT,
@@ -93,6 +96,10 @@ impl Architecture for X86_64 {
     fn result(&self) -> Register {
         RESULT
     }
+
+    fn stack_pointer(&self) -> Register {
+        STACK_POINTER
+    }
 }
 
 fn translate(iced: &Iced, information: &mut InstructionInfoFactory) -> Instruction {
@@ -111,6 +118,8 @@ fn translate(iced: &Iced, information: &mut InstructionInfoFactory) -> Instructi
     }
     let flow = flow(iced);
     if matches!(flow, Flow::Call(_)) {
+        // What it pushes, the return pops.
+        writes.remove(STACK_POINTER);
         for register in CALLER_SAVED {
             writes.insert(register);
         }
@@ -120,6 +129,7 @@ fn translate(iced: &Iced, information: &mut InstructionInfoFactory) -> Instructi
         length: iced.len() as u64,
         flow,
         effect: effect(iced),
+        memory: memory(iced),
         reads,
         writes,
         emulated: emulated(iced),
@@ -261,6 +271,14 @@ fn memory_size(iced: &Iced) -> Option<u8> {
     }
 }
 
+/// The memory that an instruction names; `lea` only computes an address.
+fn memory(iced: &Iced) -> Option<Place> {
+    let names_memory = iced.op_kinds().any(|kind| kind == OpKind::Memory);
+    (names_memory && iced.mnemonic() != Mnemonic::Lea)
+        .then(|| place(iced))
+        .flatten()
+}
+
 fn place(iced: &Iced) -> Option<Place> {
     if matches!(iced.segment_prefix(), IcedRegister::FS | IcedRegister::GS) {
         return None;
@@ -314,4 +332,157 @@ fn general(register: IcedRegister) -> Option<Register> {
         _ => return None,
     };
     Some(Register(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAX: Register = Register(10);
+    const RCX: Register = Register(11);
+    const RDI: Register = Register(14);
+    const RBP: Register = Register(4);
+    const R12: Register = Register(3);
+    const R15: Register = Register(0);
+
+    fn one(code: &[u8]) -> Instruction {
+        let instructions = X86_64.decode(code, 0x1000);
+        assert_eq!(instructions.len(), 1, "{code:x?}");
+        instructions[0]
+    }
+
+    #[test]
+    fn emulated_are_push_nop_and_relative_control_flow() {
+        for code in [
+            &[0x55][..],               // push rbp
+            &[0x41, 0x57],             // push r15
+            &[0x90],                   // nop
+            &[0x74, 0x10],             // je short
+            &[0x0f, 0x85, 0, 1, 0, 0], // jne near
+            &[0xeb, 0x10],             // jmp short
+            &[0xe9, 0, 1, 0, 0],       // jmp near
+            &[0xe8, 0, 1, 0, 0],       // call
+        ] {
+            assert!(one(code).emulated, "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_stepped() {
+        for code in [
+            &[0xf3, 0x0f, 0x1e, 0xfa][..], // endbr64
+            &[0xc3],                       // ret
+            &[0x5d],                       // pop rbp
+            &[0x6a, 0x01],                 // push 1
+            &[0xff, 0x35, 0, 1, 0, 0],     // push [rip+100h]
+            &[0xff, 0x15, 0, 1, 0, 0],     // call [rip+100h]
+            &[0xff, 0xe0],                 // jmp rax
+            &[0xe3, 0x10],                 // jrcxz
+            &[0x66, 0x90],                 // two-byte nop
+            &[0x0f, 0x1f, 0x40, 0x00],     // four-byte nop
+            &[0x48, 0x89, 0xfe],           // mov rsi,rdi
+        ] {
+            assert!(!one(code).emulated, "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn a_load_relative_to_the_instruction_is_absolute() {
+        // mov rax,[rip+10h]
+        let load = one(&[0x48, 0x8b, 0x05, 0x10, 0, 0, 0]);
+        let place = Place::Absolute(0x1017);
+        assert_eq!(
+            load.effect,
+            Effect::Load {
+                to: RAX,
+                place,
+                size: 8
+            }
+        );
+        assert_eq!(load.memory, Some(place));
+        assert!(load.writes.contains(RAX));
+    }
+
+    #[test]
+    fn an_indexed_store_keeps_its_parts() {
+        // mov dword ptr [r12+rbp*4+220h],0
+        let store = one(&[0x41, 0xc7, 0x84, 0xac, 0x20, 2, 0, 0, 0, 0, 0, 0]);
+        let place = Place::Indexed {
+            base: R12,
+            index: Some(RBP),
+            scale: 4,
+            displacement: 0x220,
+        };
+        let value = Some(Stored::Constant(0));
+        assert_eq!(
+            store.effect,
+            Effect::Store {
+                place,
+                value,
+                size: 4
+            }
+        );
+        assert_eq!(store.writes, RegisterSet::default());
+    }
+
+    #[test]
+    fn sums_and_bits_are_followed() {
+        // lea rcx,[rdi+88h]
+        let lea = one(&[0x48, 0x8d, 0x8f, 0x88, 0, 0, 0]);
+        assert_eq!(
+            lea.effect,
+            Effect::Add {
+                to: RCX,
+                from: RDI,
+                value: 0x88
+            }
+        );
+        assert_eq!(lea.memory, None);
+        // sub rcx,8
+        let sub = one(&[0x48, 0x83, 0xe9, 0x08]);
+        assert_eq!(
+            sub.effect,
+            Effect::Add {
+                to: RCX,
+                from: RCX,
+                value: -8
+            }
+        );
+        // or r15d,40000000h
+        let or = one(&[0x41, 0x81, 0xcf, 0, 0, 0, 0x40]);
+        assert_eq!(
+            or.effect,
+            Effect::SetBits {
+                to: R15,
+                bits: 0x4000_0000
+            }
+        );
+        // mov cl,1 changes only a part of rcx
+        assert_eq!(one(&[0xb1, 0x01]).effect, Effect::Other);
+    }
+
+    #[test]
+    fn thread_local_memory_is_not_an_address() {
+        // mov rax,fs:[28h]
+        let load = one(&[0x64, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0]);
+        assert_eq!(load.effect, Effect::Other);
+        assert_eq!(load.memory, None);
+    }
+
+    #[test]
+    fn a_call_changes_what_the_callee_may_change() {
+        let call = one(&[0xe8, 0xfb, 0, 0, 0]);
+        assert_eq!(call.flow, Flow::Call(Some(Target::Address(0x1100))));
+        assert!(call.writes.contains(RAX) && call.writes.contains(RDI));
+        assert!(!call.writes.contains(R12) && !call.writes.contains(STACK_POINTER));
+    }
+
+    #[test]
+    fn decoding_stops_at_what_is_no_instruction() {
+        // push rbp; (invalid in 64-bit mode); push rbp
+        assert_eq!(X86_64.decode(&[0x55, 0x06, 0x55], 0).len(), 1);
+        assert_eq!(X86_64.decode(&[], 0).len(), 0);
+        // A call cut in the middle.
+        assert_eq!(X86_64.decode(&[0xe8, 0, 0], 0).len(), 0);
+    }
 }
