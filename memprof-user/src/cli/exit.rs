@@ -5,7 +5,9 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use super::table::printable;
-use crate::fpm::FpmError;
+use crate::binary::BinaryError;
+use crate::fpm::{FpmError, LiveError};
+use crate::zend::ZendError;
 
 /// The exit status of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,19 +65,52 @@ impl Exit {
             return Some(error.exit);
         }
         if let Some(error) = cause.downcast_ref::<FpmError>() {
-            return match error {
-                FpmError::NoFpm
-                | FpmError::NoSuchPool { .. }
-                | FpmError::NoSuchProcess { .. }
-                | FpmError::IsMaster { .. } => Some(Self::NoSuchTarget),
-                FpmError::Permission { .. } => Some(Self::Denied),
-                FpmError::Read { .. } => None,
-            };
+            return Self::of_process(error);
+        }
+        if let Some(error) = cause.downcast_ref::<LiveError>() {
+            return Self::of_php(error);
         }
         match cause.downcast_ref::<std::io::Error>()?.kind() {
             ErrorKind::PermissionDenied => Some(Self::Denied),
             ErrorKind::BrokenPipe => Some(Self::Done),
             _ => None,
+        }
+    }
+}
+
+impl Exit {
+    fn of_process(error: &FpmError) -> Option<Self> {
+        match error {
+            FpmError::NoFpm
+            | FpmError::NoSuchPool { .. }
+            | FpmError::NoSuchProcess { .. }
+            | FpmError::IsMaster { .. } => Some(Self::NoSuchTarget),
+            FpmError::Permission { .. } => Some(Self::Denied),
+            FpmError::Read { .. } => None,
+        }
+    }
+
+    pub(super) fn of_php(error: &LiveError) -> Option<Self> {
+        match error {
+            LiveError::Process(error) => Self::of_process(error),
+            LiveError::Binary { source, .. } => match &**source {
+                BinaryError::Read(_) => None,
+                _ => Some(Self::Unsupported),
+            },
+            LiveError::NotMapped { .. } | LiveError::CompileFile { .. } => None,
+            LiveError::Memory { source, .. } => Self::of_memory(source),
+        }
+    }
+
+    fn of_memory(error: &ZendError) -> Option<Self> {
+        if error.is_permission() {
+            Some(Self::Denied)
+        } else if error.is_gone() {
+            Some(Self::NoSuchTarget)
+        } else if let ZendError::Inconsistent { .. } = error {
+            None
+        } else {
+            Some(Self::Unsupported)
         }
     }
 }
@@ -86,7 +121,31 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error for people: what failed, and each cause on a line of its own.
+/// This command once more, as root; with the program's whole path, because sudo has a PATH of its own.
+pub(super) fn sudo_line() -> String {
+    let program = std::env::current_exe()
+        .map_or("memprof".into(), |path| path.to_string_lossy().into_owned());
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
+    let words: Vec<String> = std::iter::once(program)
+        .chain(arguments)
+        .map(|word| quoted(&word))
+        .collect();
+    format!("sudo {}", words.join(" "))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// An error for people: what failed, each cause on a line of its own, and the command that would work.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for (depth, cause) in error.chain().enumerate() {
@@ -96,6 +155,9 @@ pub fn explain(error: &anyhow::Error) -> String {
             "  because: "
         };
         let _ = writeln!(text, "{head}{}", printable(&cause.to_string()));
+    }
+    if Exit::of(error) == Exit::Denied && !nix::unistd::geteuid().is_root() {
+        let _ = writeln!(text, "  cure: {}", printable(&sudo_line()));
     }
     text
 }
@@ -148,5 +210,13 @@ mod tests {
             explain(&error),
             "memprof: cannot attach\n  because: pool \\u{1b}[2J\n"
         );
+    }
+
+    #[test]
+    fn the_command_is_quoted_for_a_shell() {
+        assert_eq!(quoted("/usr/bin/memprof"), "/usr/bin/memprof");
+        assert_eq!(quoted("my pool"), "'my pool'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

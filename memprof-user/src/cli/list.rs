@@ -5,9 +5,10 @@ use std::io::Write;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Exit;
+use super::exit::{Exit, sudo_line};
 use super::table::{Align, Table, UNKNOWN, mib, printable};
-use crate::fpm::{self, Config, FpmError, Master, Processes, Worker};
+use crate::fpm::{self, Builds, Config, FpmError, Master, Processes, Worker};
+use crate::zend::{self, HeapCounters};
 
 /// List php-fpm's masters, pools and workers, and what each worker is doing
 #[derive(Args, Debug)]
@@ -49,9 +50,43 @@ struct WorkerView {
     /// The master's process id; `None` when the master has ended.
     master: Option<i32>,
     uid: u32,
+    php_version: Option<String>,
+    build_id: Option<String>,
+    /// Resident memory, the part shared with other workers included.
     rss_bytes: Option<u64>,
+    state: Option<State>,
+    /// What a busy worker serves.
+    request: Option<RequestView>,
+    heap: Option<HeapView>,
     /// Why a value is not known.
     unread: Vec<String>,
+    /// Whether that is a matter of permission.
+    #[serde(skip)]
+    is_denied: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Idle,
+    Busy,
+}
+
+#[derive(Serialize)]
+struct RequestView {
+    method: Option<String>,
+    path: Option<String>,
+    script: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HeapView {
+    /// What `memory_get_usage(true)` gives; cached chunks included.
+    real_size_bytes: u64,
+    /// `memory_limit`; `None` where there is none.
+    limit_bytes: Option<u64>,
+    /// Chunks of 2 MiB that an earlier request needed and this one does not.
+    cached_chunks: u32,
 }
 
 impl ListArgs {
@@ -60,12 +95,13 @@ impl ListArgs {
         if processes.masters.is_empty() && processes.workers.is_empty() {
             return Err(FpmError::NoFpm.into());
         }
+        let mut builds = Builds::default();
         let listing = Listing {
             masters: processes.masters.iter().map(master_view).collect(),
             workers: processes
                 .workers
                 .iter()
-                .map(|worker| worker_view(worker, &processes))
+                .map(|worker| worker_view(worker, &processes, &mut builds))
                 .collect(),
         };
         let mut stdout = std::io::stdout().lock();
@@ -90,28 +126,69 @@ fn master_view(master: &Master) -> MasterView {
     }
 }
 
-fn worker_view(worker: &Worker, processes: &Processes) -> WorkerView {
-    let mut unread = Vec::new();
-    let rss = worker.process.rss_bytes();
-    WorkerView {
-        pid: worker.process.pid,
+fn worker_view(worker: &Worker, processes: &Processes, builds: &mut Builds) -> WorkerView {
+    let process = worker.process;
+    let mut view = WorkerView {
+        pid: process.pid,
         pool: worker.pool.clone(),
-        master: processes
-            .masters
-            .iter()
-            .map(|master| master.process.pid)
-            .find(|pid| *pid == worker.parent),
+        master: processes.master_of(worker).map(|master| master.process.pid),
         uid: worker.uid,
-        rss_bytes: known(rss, &mut unread),
-        unread,
+        php_version: None,
+        build_id: None,
+        rss_bytes: None,
+        state: None,
+        request: None,
+        heap: None,
+        unread: Vec::new(),
+        is_denied: false,
+    };
+    view.rss_bytes = view.known(process.rss_bytes());
+    let Some((_, binary)) = view.known(builds.binary(process)) else {
+        return view;
+    };
+    view.php_version = Some(binary.version.to_string());
+    view.build_id = binary.image().build_id().map(str::to_owned);
+    if let Some(live) = view.known(builds.live(process)) {
+        view.heap = view.known(live.zend.heap_counters()).map(heap_view);
+        let request = view.known(live.zend.request());
+        view.state = request.as_ref().map(|request| match request {
+            Some(_) => State::Busy,
+            None => State::Idle,
+        });
+        view.request = request.flatten().map(request_view);
+    }
+    view
+}
+
+fn heap_view(counters: HeapCounters) -> HeapView {
+    HeapView {
+        real_size_bytes: counters.real_size,
+        limit_bytes: i64::try_from(counters.limit)
+            .ok()
+            .filter(|limit| *limit != i64::MAX)
+            .map(i64::cast_unsigned),
+        cached_chunks: counters.cached_chunks,
     }
 }
 
-/// The value, or none and the reason among the `unread`.
-fn known<T, E: Into<anyhow::Error>>(value: Result<T, E>, unread: &mut Vec<String>) -> Option<T> {
-    value
-        .map_err(|error| unread.push(format!("{:#}", error.into())))
-        .ok()
+fn request_view(request: zend::Request) -> RequestView {
+    RequestView {
+        method: request.method,
+        path: request.path,
+        script: request.script,
+    }
+}
+
+impl WorkerView {
+    /// The value, or none and the reason among the `unread`.
+    fn known<T, E: Into<anyhow::Error>>(&mut self, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.not_known(&error.into())).ok()
+    }
+
+    fn not_known(&mut self, error: &anyhow::Error) {
+        self.is_denied |= Exit::of(error) == Exit::Denied;
+        self.unread.push(format!("{error:#}"));
+    }
 }
 
 fn text(listing: &Listing) -> String {
@@ -136,17 +213,62 @@ fn text(listing: &Listing) -> String {
     let mut table = Table::new([
         ("PID", Align::Right),
         ("POOL", Align::Left),
+        ("PHP", Align::Left),
+        ("BUILD-ID", Align::Left),
         ("RSS", Align::Right),
+        ("HEAP", Align::Right),
+        ("LIMIT", Align::Right),
+        ("CACHED", Align::Right),
+        ("REQUEST", Align::Left),
     ]);
     for worker in &listing.workers {
-        table.row([
-            worker.pid.to_string(),
-            worker.pool.clone().unwrap_or_default(),
-            worker.rss_bytes.map_or(UNKNOWN.to_owned(), mib),
-        ]);
+        table.row(row(worker));
     }
     text.push('\n');
     text + &table.text()
+}
+
+fn row(worker: &WorkerView) -> [String; 9] {
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| UNKNOWN.to_owned());
+    let heap = |show: fn(&HeapView) -> String| or_unknown(worker.heap.as_ref().map(show));
+    [
+        worker.pid.to_string(),
+        worker.pool.clone().unwrap_or_default(),
+        or_unknown(worker.php_version.clone()),
+        // Enough to tell two builds apart; --json has the whole.
+        or_unknown(
+            worker
+                .build_id
+                .as_ref()
+                .map(|id| id.chars().take(8).collect()),
+        ),
+        or_unknown(worker.rss_bytes.map(mib)),
+        heap(|heap| mib(heap.real_size_bytes)),
+        heap(|heap| heap.limit_bytes.map_or("none".to_owned(), mib)),
+        heap(|heap| heap.cached_chunks.to_string()),
+        doing(worker),
+    ]
+}
+
+/// `idle`, or `GET /admin`
+fn doing(worker: &WorkerView) -> String {
+    match (worker.state, &worker.request) {
+        (None, _) => UNKNOWN.to_owned(),
+        (Some(State::Idle), _) => "idle".to_owned(),
+        (Some(State::Busy), request) => {
+            let part = |get: fn(&RequestView) -> &Option<String>| {
+                request
+                    .as_ref()
+                    .and_then(|request| get(request).as_deref())
+                    .unwrap_or(UNKNOWN)
+            };
+            format!(
+                "{} {}",
+                part(|request| &request.method),
+                part(|request| &request.path)
+            )
+        }
+    }
 }
 
 fn print_notes(listing: &Listing) {
@@ -159,7 +281,18 @@ fn print_notes(listing: &Listing) {
             );
         }
     }
-    for worker in &listing.workers {
+    let denied = listing
+        .workers
+        .iter()
+        .filter(|worker| worker.is_denied)
+        .count();
+    if denied > 0 {
+        eprintln!(
+            "memprof: no permission to look into {denied} workers, it takes CAP_SYS_PTRACE: {}",
+            sudo_line()
+        );
+    }
+    for worker in listing.workers.iter().filter(|worker| !worker.is_denied) {
         for reason in &worker.unread {
             eprintln!("memprof: worker {}: {}", worker.pid, printable(reason));
         }

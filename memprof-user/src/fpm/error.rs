@@ -10,7 +10,7 @@ pub enum FpmError {
     /// No process carries the title of a php-fpm master or worker.
     #[error(
         "no process in /proc has a title that begins with \"php-fpm: master process\" or \"php-fpm: pool\"; \
-         start php-fpm, run as root if /proc is mounted with hidepid, or name another PHP process by --pid"
+         start php-fpm, become root if /proc is mounted with hidepid, or name another PHP process by --pid"
     )]
     NoFpm,
     /// No running worker and no readable configuration knows the pool.
@@ -38,7 +38,7 @@ pub enum FpmError {
     /// The kernel refuses to show the file to this user.
     #[error(
         "no permission to read {path}; the processes of other users are shown to root, \
-         or to a process with CAP_SYS_PTRACE: sudo memprof ..."
+         or to a process with CAP_SYS_PTRACE"
     )]
     Permission {
         /// The file in /proc.

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod follow;
+mod live;
 mod maps;
 mod process;
 mod target;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 pub use config::{Config, PoolConfig};
 pub use error::FpmError;
 pub use follow::{Change, Follower};
+pub use live::{Builds, LiveError, LivePhp, MappedSite};
 pub use maps::{MappedFile, Mapping, Mappings};
 pub use process::{Executable, ProcessId};
 pub use target::Target;
@@ -62,14 +64,18 @@ impl Processes {
             .filter(move |worker| worker.parent == parent)
     }
 
+    /// The master of a worker; `None` when it has ended, and for a process that is no worker.
+    pub fn master_of(&self, worker: &Worker) -> Option<&Master> {
+        self.masters
+            .iter()
+            .find(|master| master.process.pid == worker.parent)
+    }
+
     /// The workers whose master has ended; they serve requests on.
     pub fn orphans(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.iter().filter(|worker| {
-            !self
-                .masters
-                .iter()
-                .any(|master| master.process.pid == worker.parent)
-        })
+        self.workers
+            .iter()
+            .filter(|worker| self.master_of(worker).is_none())
     }
 }
 

@@ -4,7 +4,7 @@ use procfs::process::Process;
 use procfs::sys::kernel::Version;
 
 use super::Check;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, sudo_line};
 
 /// The BPF ring buffer, without which no event comes out.
 const RING_BUFFER: (u8, u8) = (5, 8);
@@ -120,10 +120,9 @@ const CAP_BPF: u32 = 39;
 
 fn capabilities(facts: &Facts) -> Check {
     const NAME: &str = "capabilities";
-    const CURE: &str =
-        "sudo memprof ...; in a container: --cap-add SYS_PTRACE,BPF,PERFMON --pid=host";
+    let cure = format!("{}; in a container: --cap-add SYS_PTRACE,BPF,PERFMON --pid=host", sudo_line());
     let Some(effective) = facts.effective_capabilities else {
-        return Check::warning(NAME, "/proc/self/status could not be read", CURE);
+        return Check::warning(NAME, "/proc/self/status could not be read", cure);
     };
     if facts.in_first_user_namespace == Some(false) {
         let found = "memprof runs in a user namespace, whose capabilities do not count for BPF";
@@ -158,7 +157,7 @@ fn capabilities(facts: &Facts) -> Check {
             Exit::Denied,
             NAME,
             format!("lacks {}", lacking.join(", ")),
-            CURE,
+            cure,
         )
     }
 }
@@ -263,11 +262,7 @@ mod tests {
             "{}",
             check.found
         );
-        assert!(
-            check
-                .cure
-                .is_some_and(|cure| cure.starts_with("sudo memprof"))
-        );
+        assert!(check.cure.is_some_and(|cure| cure.starts_with("sudo /")));
     }
 
     #[test]
