@@ -25,5 +25,4 @@ pub use options::{AttachOptions, Mode, Threshold};
 pub use {
     output::OutputError,
     run::{AttachError, attach},
-    worker::WorkerError,
 };

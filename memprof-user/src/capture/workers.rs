@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -11,11 +12,11 @@ use super::{
     ebpf::{Attached, Engine, EngineError, Program, program_of},
     options::{AttachOptions, Mode},
     sampler::Sampler,
-    worker::{Binaries, FileId, Ready, WorkerError},
+    worker::config,
 };
 use crate::{
     binary::{PhpVersion, ProbeSite},
-    fpm::Worker,
+    fpm::{Builds, LiveError, LivePhp, MappedSite, Worker},
 };
 
 /// Up to this share of the requests, growth probes come and go with each recorded request; above
@@ -55,9 +56,16 @@ impl Counts {
     }
 }
 
+/// An executable by its device and inode: probes belong to it and not to a process.
+type FileId = (u64, u64);
+
 /// One followed worker.
 struct Followed {
-    ready: Ready,
+    worker: Worker,
+    live: LivePhp,
+    file: FileId,
+    /// Where files are compiled; `None` where that can't be probed.
+    compile_file: Option<MappedSite>,
     /// Growth probes, where they are attached now.
     growth: Vec<Attached>,
     /// Since when the worker waits for the request to record.
@@ -69,7 +77,7 @@ pub struct Workers {
     mode: Mode,
     sample_rate: f64,
     sampler: Sampler,
-    binaries: Binaries,
+    builds: Builds,
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Attached>,
     followed: BTreeMap<i32, Followed>,
@@ -84,7 +92,7 @@ impl Workers {
             mode: options.mode,
             sample_rate: options.sample_rate,
             sampler: Sampler::new(options.sample_rate, seed),
-            binaries: Binaries::default(),
+            builds: Builds::default(),
             request: HashMap::new(),
             followed: BTreeMap::new(),
             ended: Counts::default(),
@@ -96,21 +104,25 @@ impl Workers {
     /// # Errors
     /// It can't be read or is not understood, or the kernel refuses a probe.
     pub fn follow(&mut self, engine: &Engine, worker: &Worker) -> Result<(), FollowError> {
-        let ready = self.binaries.ready(worker)?;
+        let live = self.builds.live(worker.process)?;
+        let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
-        engine.follow(pid, ready.config)?;
-        if !self.request.contains_key(&ready.file) {
-            let sites = sites(&ready, Program::Request);
-            let attached = engine.attach(Program::Request, &ready.path, None, &sites)?;
-            self.request.insert(ready.file, attached);
-        }
+        engine.follow(pid, config(&live, worker.parent)?)?;
         let mut followed = Followed {
-            ready,
+            worker: worker.clone(),
+            file: (executable.device, executable.inode),
+            compile_file: live.compile_file_site().ok(),
+            live,
             growth: Vec::new(),
             armed: None,
         };
+        if !self.request.contains_key(&followed.file) {
+            let sites = followed.sites(Program::Request);
+            let attached = engine.attach(Program::Request, &followed.path(), None, &sites)?;
+            self.request.insert(followed.file, attached);
+        }
         if self.stays_armed() {
-            followed.growth = attach_growth(engine, &followed.ready, self.mode)?;
+            followed.attach_growth(engine, self.mode)?;
             engine.arm_share(pid, self.sample_rate)?;
         }
         self.followed.insert(pid, followed);
@@ -128,8 +140,8 @@ impl Workers {
         }
         engine.forget(pid);
         if let Some(gone) = self.followed.remove(&pid) {
-            let file = gone.ready.file;
-            if !self.followed.values().any(|other| other.ready.file == file) {
+            let file = gone.file;
+            if !self.followed.values().any(|other| other.file == file) {
                 self.request.remove(&file);
             }
         }
@@ -147,7 +159,7 @@ impl Workers {
             return Ok(());
         };
         if followed.armed.is_none() {
-            followed.growth = attach_growth(engine, &followed.ready, self.mode)?;
+            followed.attach_growth(engine, self.mode)?;
             engine.arm_once(pid)?;
             followed.armed = Some(Instant::now());
         }
@@ -181,7 +193,7 @@ impl Workers {
     /// The pool of a followed worker.
     #[must_use]
     pub fn pool(&self, pid: i32) -> Option<&str> {
-        self.followed.get(&pid)?.ready.worker.pool.as_deref()
+        self.followed.get(&pid)?.worker.pool.as_deref()
     }
 
     /// How many workers are followed.
@@ -196,7 +208,7 @@ impl Workers {
         let mut versions: Vec<_> = self
             .followed
             .values()
-            .map(|followed| followed.ready.binary.version)
+            .map(|followed| followed.live.binary.version)
             .collect();
         versions.sort_unstable();
         versions.dedup();
@@ -229,35 +241,42 @@ impl Workers {
 pub enum FollowError {
     /// It can't be read.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Worker(#[from] LiveError),
     /// The kernel refuses a probe.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-fn sites(ready: &Ready, program: Program) -> Vec<ProbeSite> {
-    let all = ready.binary.sites.iter();
-    all.filter(|site| program_of(&site.site) == program)
-        .cloned()
-        .collect()
-}
+impl Followed {
+    /// Opens the executable whatever happened to it on disk.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/exe", self.worker.process.pid))
+    }
 
-/// The probes of a request that is recorded in full, in this worker alone.
-fn attach_growth(engine: &Engine, ready: &Ready, mode: Mode) -> Result<Vec<Attached>, EngineError> {
-    let pid = Some(ready.worker.process.pid);
-    let mut attached = vec![engine.attach(
-        Program::Growth,
-        &ready.path,
-        pid,
-        &sites(ready, Program::Growth),
-    )?];
-    if let Some((path, site)) = &ready.compile_file {
-        let site = std::slice::from_ref(site);
-        attached.push(engine.attach(Program::Include, path, pid, site)?);
+    fn sites(&self, program: Program) -> Vec<ProbeSite> {
+        let all = self.live.binary.sites.iter();
+        all.filter(|site| program_of(&site.site) == program)
+            .cloned()
+            .collect()
     }
-    if mode == Mode::Exact {
-        let sites = sites(ready, Program::Exact);
-        attached.push(engine.attach(Program::Exact, &ready.path, pid, &sites)?);
+
+    /// The probes of a request that is recorded in full, in this worker alone.
+    fn attach_growth(&mut self, engine: &Engine, mode: Mode) -> Result<(), EngineError> {
+        let pid = Some(self.worker.process.pid);
+        let path = self.path();
+        let sites = self.sites(Program::Growth);
+        self.growth
+            .push(engine.attach(Program::Growth, &path, pid, &sites)?);
+        if let Some(MappedSite { path, site, .. }) = &self.compile_file {
+            let site = std::slice::from_ref(site);
+            self.growth
+                .push(engine.attach(Program::Include, path, pid, site)?);
+        }
+        if mode == Mode::Exact {
+            let sites = self.sites(Program::Exact);
+            self.growth
+                .push(engine.attach(Program::Exact, &path, pid, &sites)?);
+        }
+        Ok(())
     }
-    Ok(attached)
 }

@@ -100,7 +100,7 @@ impl LivePhp {
             executable: file.to_owned(),
             source: Arc::new(source),
         };
-        let pointer = self.binary.image().symbol(POINTER).ok_or_else(|| {
+        let pointer = self.binary.symbol(POINTER).ok_or_else(|| {
             unusable(
                 &self.executable,
                 BinaryError::NotPhp {
@@ -189,9 +189,7 @@ impl Builds {
         let (executable, binary) = self.binary(process)?;
         let mappings = Mappings::of(process)?;
         let load_bias = mappings.named(&executable.link).and_then(|first| {
-            binary
-                .image()
-                .load_bias(first.addresses.start, first.offset)
+            binary.load_bias(first.addresses.start, first.offset)
         });
         let Some(load_bias) = load_bias else {
             return Err(LiveError::NotMapped {
@@ -207,7 +205,7 @@ impl Builds {
         } = &*binary;
         let mut zend = zend::Process::attach(pid, load_bias, globals, decoded, *version)
             .map_err(|source| LiveError::Memory { pid, source })?;
-        if let Some(frameless) = binary.image().symbol("zend_flf_functions") {
+        if let Some(frameless) = binary.symbol("zend_flf_functions") {
             zend = zend.with_frameless_functions(load_bias.wrapping_add(frameless.address));
         }
         if !process.is_running() {

@@ -25,7 +25,7 @@ pub(super) fn checks(process: ProcessId, builds: &mut Builds) -> Vec<Check> {
 }
 
 fn describe(binary: &PhpBinary, executable: &str) -> String {
-    let build_id = binary.image().build_id().unwrap_or("none");
+    let build_id = binary.build_id().unwrap_or("none");
     format!("{} in {executable}, build-id {build_id}", binary.version)
 }
 
