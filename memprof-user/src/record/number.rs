@@ -32,14 +32,42 @@ pub fn round2(value: f64) -> f64 {
 }
 
 fn text(value: f64, max_digits: i32, exponent_sign: char) -> String {
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let scientific = scientific(value);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..max_digits).contains(&exponent) {
-        return format!("{value}");
+    if !(-4..max_digits).contains(&exponent) {
+        let fraction = if mantissa.contains('.') { "" } else { ".0" };
+        return format!("{mantissa}{fraction}{exponent_sign}{exponent:+}");
     }
-    let fraction = if digits.contains('.') { "" } else { ".0" };
-    format!("{digits}{fraction}{exponent_sign}{exponent:+}")
+    let digits = mantissa.replace(['-', '.'], "");
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    // How many digits stand before the point.
+    match usize::try_from(exponent + 1) {
+        Ok(whole @ 1..) => match digits.split_at_checked(whole) {
+            Some((whole, fraction)) if !fraction.is_empty() => format!("{sign}{whole}.{fraction}"),
+            _ => format!("{sign}{digits:0<whole$}"),
+        },
+        _ => format!(
+            "{sign}0.{}{digits}",
+            "0".repeat(exponent.unsigned_abs() as usize - 1)
+        ),
+    }
+}
+
+/// The shortest digits that read back as the same number, as `-1.5e-7`.
+fn scientific(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    let fraction = shortest
+        .split_once('.')
+        .and_then(|(_, rest)| rest.split_once('e'));
+    let decimals = fraction.map_or(0, |(decimals, _)| decimals.len());
+    // Of two that are equally near PHP takes the even one, and Rust the larger one.
+    let nearest = format!("{value:.decimals$e}");
+    if nearest.parse() == Ok(value) {
+        nearest
+    } else {
+        shortest
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +103,25 @@ mod tests {
             ),
             (0.1 + 0.2, "0.30000000000000004", "0.3"),
             (-0.0, "-0", "-0"),
+            (-0.012, "-0.012", "-0.012"),
+            (-1290.5, "-1290.5", "-1290.5"),
+            // Two shortest texts, equally near: these end in .25 and .5625.
+            (
+                1_290_311_284_509_401.3,
+                "1290311284509401.2",
+                "1.2903112845094E+15",
+            ),
+            (
+                27_945_177_909_229.563,
+                "27945177909229.562",
+                "27945177909230",
+            ),
+            // Not all digits of a whole number are its own.
+            (
+                72_057_594_037_927_952.0,
+                "72057594037927950",
+                "7.2057594037928E+16",
+            ),
         ] {
             assert_eq!(
                 (shortest(value).as_str(), echo(value).as_str()),

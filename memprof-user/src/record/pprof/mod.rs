@@ -3,32 +3,29 @@
 //! Each stack has four values, under the names that Go's heap profiles made known: *taken* is `alloc_space` (bytes) and
 //! `alloc_objects` (count), *held* at each request's high-water mark is `inuse_space` and `inuse_objects`.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use indexmap::{IndexMap, IndexSet};
 use jiff::Timestamp;
-use prost::Message;
 
 use super::frame::Frame;
 
+mod encode;
 mod proto;
 mod read;
 
 pub use read::{ReadError, ReadProfile, ReadSample, read};
 
-/// The values of a sample: name and unit, in the order of [`Amounts`].
+/// The values of a sample: name and unit.
 const SAMPLE_TYPES: [(&str, &str); 4] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
     ("inuse_objects", "count"),
     ("inuse_space", "bytes"),
 ];
-const DEFAULT_SAMPLE_TYPE: &str = "inuse_space";
 /// The most pairs of stack and labels that are told apart: request paths are the visitors' choice, memory is not.
-const MAX_SAMPLES: usize = 200_000;
+/// 100,000 of 60 frames take about 30 MB beside their names.
+const MAX_SAMPLES: usize = 100_000;
 /// The program's name in the profile.
 const PROGRAM: &str = "php";
 /// The function that stands for the stacks beyond [`MAX_SAMPLES`].
@@ -54,17 +51,6 @@ impl Amounts {
         self.inuse_space = self.inuse_space.saturating_add(more.inuse_space);
         self.inuse_objects = self.inuse_objects.saturating_add(more.inuse_objects);
     }
-
-    fn values(self) -> Vec<i64> {
-        [
-            self.alloc_objects,
-            self.alloc_space,
-            self.inuse_objects,
-            self.inuse_space,
-        ]
-        .map(|value| i64::try_from(value).unwrap_or(i64::MAX))
-        .to_vec()
-    }
 }
 
 /// A profile that grows stack by stack.
@@ -75,9 +61,9 @@ pub struct Profile {
     comments: Vec<String>,
     strings: IndexSet<String>,
     /// Name and file, by index of the strings.
-    functions: IndexSet<(usize, usize)>,
+    functions: IndexSet<(Index, Index)>,
     /// Function and line, by index of the functions.
-    locations: IndexSet<(usize, u32)>,
+    locations: IndexSet<(Index, u32)>,
     samples: IndexMap<SampleKey, Amounts>,
     max_samples: usize,
     /// What came after `max_samples` was reached.
@@ -87,9 +73,12 @@ pub struct Profile {
 /// What tells samples apart: the locations, innermost first, and the labels' keys and values.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SampleKey {
-    stack: Vec<usize>,
-    labels: Vec<(usize, usize)>,
+    stack: Box<[Index]>,
+    labels: Box<[(Index, Index)]>,
 }
+
+/// A place in one of the profile's tables. [`MAX_SAMPLES`] keeps them far below 2^32 entries.
+type Index = u32;
 
 impl Profile {
     /// An empty profile of a run that began then.
@@ -128,7 +117,7 @@ impl Profile {
 
     /// Adds what a stack (innermost first) took and held under these labels (pool, pid, path, method, mode).
     ///
-    /// Equal stacks with equal labels become one. Past 200,000 different ones the rest is summed up as
+    /// Equal stacks with equal labels become one. Past 100,000 different ones the rest is summed up as
     /// `[other stacks]`, so that the totals stay true.
     pub fn add(&mut self, stack: &[Frame], labels: &[(&str, &str)], amounts: Amounts) {
         let full = self.samples.len() >= self.max_samples;
@@ -145,17 +134,6 @@ impl Profile {
         }
     }
 
-    /// The profile as a gzip-compressed protobuf message.
-    ///
-    /// # Errors
-    ///
-    /// Only what the compressor reports.
-    pub fn encode(&self) -> io::Result<Vec<u8>> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(&self.to_proto().encode_to_vec())?;
-        encoder.finish()
-    }
-
     /// The key of a sample, whose names are remembered.
     fn new_key(&mut self, stack: &[Frame], labels: &[(&str, &str)]) -> SampleKey {
         let stack = stack.iter().map(|frame| self.location(frame)).collect();
@@ -168,11 +146,12 @@ impl Profile {
 
     /// The key of a sample whose names are all remembered already.
     fn known_key(&self, stack: &[Frame], labels: &[(&str, &str)]) -> Option<SampleKey> {
-        let string = |text: &str| self.strings.get_index_of(text);
+        let string = |text: &str| self.strings.get_index_of(text).map(index);
         let location = |frame: &Frame| {
             let function = (string(&frame.function)?, string(file_name(frame))?);
-            let function = self.functions.get_index_of(&function)?;
-            self.locations.get_index_of(&(function, line_number(frame)))
+            let function = index(self.functions.get_index_of(&function)?);
+            let location = (function, line_number(frame));
+            self.locations.get_index_of(&location).map(index)
         };
         let label = |(key, value): &(&str, &str)| Some((string(key)?, string(value)?));
         Some(SampleKey {
@@ -181,74 +160,17 @@ impl Profile {
         })
     }
 
-    fn location(&mut self, frame: &Frame) -> usize {
+    fn location(&mut self, frame: &Frame) -> Index {
         let function = (self.string(&frame.function), self.string(file_name(frame)));
-        let function = self.functions.insert_full(function).0;
-        self.locations.insert_full((function, line_number(frame))).0
+        let function = index(self.functions.insert_full(function).0);
+        index(self.locations.insert_full((function, line_number(frame))).0)
     }
 
-    fn string(&mut self, text: &str) -> usize {
+    fn string(&mut self, text: &str) -> Index {
         match self.strings.get_index_of(text) {
-            Some(index) => index,
-            None => self.strings.insert_full(text.to_owned()).0,
+            Some(known) => index(known),
+            None => index(self.strings.insert_full(text.to_owned()).0),
         }
-    }
-
-    fn to_proto(&self) -> proto::Profile {
-        let string = |text: &str| signed(self.strings.get_index_of(text).unwrap_or_default());
-        let strings = self.strings.iter().chain(&self.comments);
-        let mut profile = proto::Profile {
-            sample_type: SAMPLE_TYPES
-                .map(|(kind, unit)| proto::ValueType {
-                    kind: string(kind),
-                    unit: string(unit),
-                })
-                .to_vec(),
-            sample: self
-                .samples
-                .iter()
-                .map(|(key, amounts)| sample(key, *amounts))
-                .collect(),
-            mapping: vec![proto::Mapping {
-                id: 1,
-                filename: string(PROGRAM),
-                has_functions: true,
-                has_filenames: true,
-                has_line_numbers: true,
-            }],
-            location: (1..)
-                .zip(&self.locations)
-                .map(|(id, (function, line))| location(id, *function, *line))
-                .collect(),
-            function: (1..)
-                .zip(&self.functions)
-                .map(|(id, (name, file))| function(id, *name, *file))
-                .collect(),
-            string_table: strings.cloned().collect(),
-            time_nanos: i64::try_from(self.started.as_nanosecond()).unwrap_or(0),
-            duration_nanos: i64::try_from(self.duration.as_nanos()).unwrap_or(i64::MAX),
-            comment: (0..self.comments.len())
-                .map(|index| signed(self.strings.len() + index))
-                .collect(),
-            default_sample_type: string(DEFAULT_SAMPLE_TYPE),
-        };
-        if self.other != Amounts::default() {
-            let name = self.strings.get_index_of(OTHER).unwrap_or_default();
-            profile
-                .function
-                .push(function(self.functions.len() as u64 + 1, name, 0));
-            profile.location.push(location(
-                self.locations.len() as u64 + 1,
-                self.functions.len(),
-                0,
-            ));
-            let key = SampleKey {
-                stack: vec![self.locations.len()],
-                labels: Vec::new(),
-            };
-            profile.sample.push(sample(&key, self.other));
-        }
-        profile
     }
 }
 
@@ -261,47 +183,8 @@ fn line_number(frame: &Frame) -> u32 {
     frame.line.unwrap_or(0)
 }
 
-/// Indexes of the string table are signed in the format.
-fn signed(index: usize) -> i64 {
-    i64::try_from(index).unwrap_or(i64::MAX)
-}
-
-/// Ids begin at 1, indexes at 0.
-fn sample(key: &SampleKey, amounts: Amounts) -> proto::Sample {
-    proto::Sample {
-        location_id: key.stack.iter().map(|index| *index as u64 + 1).collect(),
-        value: amounts.values(),
-        label: key
-            .labels
-            .iter()
-            .map(|(key, text)| proto::Label {
-                key: signed(*key),
-                text: signed(*text),
-            })
-            .collect(),
-    }
-}
-
-fn location(id: u64, function: usize, line: u32) -> proto::Location {
-    let line = proto::Line {
-        function_id: function as u64 + 1,
-        line: i64::from(line),
-    };
-    proto::Location {
-        id,
-        mapping_id: 1,
-        line: vec![line],
-    }
-}
-
-fn function(id: u64, name: usize, file: usize) -> proto::Function {
-    let name = signed(name);
-    proto::Function {
-        id,
-        name,
-        system_name: name,
-        filename: signed(file),
-    }
+fn index(place: usize) -> Index {
+    place as Index
 }
 
 #[cfg(test)]
