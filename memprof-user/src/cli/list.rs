@@ -147,7 +147,7 @@ fn worker_view(worker: &Worker, processes: &Processes, builds: &mut Builds) -> W
         return view;
     };
     view.php_version = Some(binary.version.to_string());
-    view.build_id = binary.image().build_id().map(str::to_owned);
+    view.build_id = binary.build_id().map(str::to_owned);
     if let Some(live) = view.known(builds.live(process)) {
         view.heap = view.known(live.zend.heap_counters()).map(heap_view);
         let request = view.known(live.zend.request());
