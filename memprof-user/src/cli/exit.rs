@@ -148,13 +148,18 @@ fn quoted(word: &str) -> String {
 /// An error for people: what failed, each cause on a line of its own, and the command that would work.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for (depth, cause) in error.chain().enumerate() {
-        let head = if depth == 0 {
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let head = if last.is_empty() {
             "memprof: "
         } else {
             "  because: "
         };
-        let _ = writeln!(text, "{head}{}", printable(&cause.to_string()));
+        // Some errors tell their cause in their own words already.
+        if !last.contains(&cause) {
+            let _ = writeln!(text, "{head}{}", printable(&cause));
+        }
+        last = cause;
     }
     if Exit::of(error) == Exit::Denied && !nix::unistd::geteuid().is_root() {
         let _ = writeln!(text, "  cure: {}", printable(&sudo_line()));
@@ -210,6 +215,12 @@ mod tests {
             explain(&error),
             "memprof: cannot attach\n  because: pool \\u{1b}[2J\n"
         );
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let error = anyhow!("no such file").context("cannot read x: no such file");
+        assert_eq!(explain(&error), "memprof: cannot read x: no such file\n");
     }
 
     #[test]

@@ -298,3 +298,82 @@ fn print_notes(listing: &Listing) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown_worker() -> WorkerView {
+        WorkerView {
+            pid: 4711,
+            pool: Some("www".to_owned()),
+            master: None,
+            uid: 33,
+            php_version: None,
+            build_id: None,
+            rss_bytes: None,
+            state: None,
+            request: None,
+            heap: None,
+            unread: Vec::new(),
+            is_denied: false,
+        }
+    }
+
+    fn counters(limit: u64) -> HeapCounters {
+        HeapCounters {
+            size: 1 << 20,
+            peak: 3 << 20,
+            real_size: 4 << 20,
+            real_peak: 4 << 20,
+            limit,
+            chunks: 1,
+            cached_chunks: 1,
+            peak_chunks: 2,
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_question_mark_and_never_0() {
+        let cells = row(&unknown_worker());
+        assert_eq!(cells[..2], ["4711", "www"]);
+        assert_eq!(cells[2..], [UNKNOWN; 7]);
+        let json = serde_json::to_value(unknown_worker()).expect("plain");
+        for key in ["rss_bytes", "heap", "state", "request"] {
+            assert!(json[key].is_null(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_busy_worker_shows_its_request() {
+        let worker = WorkerView {
+            state: Some(State::Busy),
+            request: Some(RequestView {
+                method: Some("GET".to_owned()),
+                path: Some("/admin".to_owned()),
+                script: None,
+            }),
+            heap: Some(heap_view(counters(128 << 20))),
+            ..unknown_worker()
+        };
+        assert_eq!(row(&worker)[5..], ["4.0M", "128.0M", "1", "GET /admin"]);
+    }
+
+    #[test]
+    fn a_limit_of_minus_1_is_none() {
+        assert_eq!(heap_view(counters(i64::MAX as u64)).limit_bytes, None);
+        assert_eq!(heap_view(counters(u64::MAX)).limit_bytes, None);
+        assert_eq!(heap_view(counters(128 << 20)).limit_bytes, Some(128 << 20));
+    }
+
+    #[test]
+    fn a_reason_of_permission_is_known_as_one() {
+        let mut worker = unknown_worker();
+        let denied = FpmError::Permission {
+            path: "/proc/4711/exe".into(),
+        };
+        assert_eq!(worker.known(Err::<u64, _>(denied)), None);
+        assert!(worker.is_denied);
+        assert_eq!(worker.unread.len(), 1);
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line, one file a verb; arguments are turned into plain option structs here.
 
+mod analyze;
 mod attach;
 mod doctor;
 mod exit;
@@ -28,6 +29,7 @@ enum Verb {
     List(list::ListArgs),
     Doctor(doctor::DoctorArgs),
     Attach(attach::AttachArgs),
+    Analyze(analyze::AnalyzeArgs),
 }
 
 impl Cli {
@@ -40,6 +42,7 @@ impl Cli {
             Verb::List(list) => list.run(self.quiet),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Attach(attach) => attach.run(self.quiet),
+            Verb::Analyze(analyze) => analyze.run(),
         }
     }
 }

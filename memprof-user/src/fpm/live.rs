@@ -116,15 +116,12 @@ impl LivePhp {
             })?;
         let in_no_file = || LiveError::CompileFile { pid, address };
         let file = self.mappings.file_at(address).ok_or_else(in_no_file)?;
-        let first = self.mappings.named(&file.name).ok_or_else(in_no_file)?;
         let opened =
             File::open(&file.path).map_err(|source| FpmError::from_io(pid, &file.path, source))?;
         let image = ElfImage::open(opened).map_err(|source| unusable(&file.name, source))?;
-        let load_bias = image
-            .load_bias(first.addresses.start, first.offset)
-            .ok_or_else(in_no_file)?;
+        let entry = image.address_of(file.offset).ok_or_else(in_no_file)?;
         let site = image
-            .entry_site(Site::CompileFile, POINTER, address.wrapping_sub(load_bias))
+            .entry_site(Site::CompileFile, POINTER, entry)
             .map_err(|source| unusable(&file.name, source))?;
         Ok(MappedSite {
             path: file.path,
@@ -188,9 +185,9 @@ impl Builds {
         let pid = process.pid;
         let (executable, binary) = self.binary(process)?;
         let mappings = Mappings::of(process)?;
-        let load_bias = mappings.named(&executable.link).and_then(|first| {
-            binary.load_bias(first.addresses.start, first.offset)
-        });
+        let load_bias = mappings
+            .named(&executable.link)
+            .and_then(|first| binary.load_bias(first.addresses.start, first.offset));
         let Some(load_bias) = load_bias else {
             return Err(LiveError::NotMapped {
                 pid,

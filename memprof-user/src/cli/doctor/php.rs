@@ -157,17 +157,18 @@ pub(super) fn slowlogs(workers: &[Worker], processes: &Processes) -> Vec<Check> 
     }
     pools
         .into_iter()
-        .map(|(master, pool)| slowlog(&Config::of(master), pool))
+        .map(|(master, pool)| slowlog(&Config::of(master), master.process.pid, pool))
         .collect()
 }
 
 /// Both php-fpm's slowlog and memprof's freeze at the memory limit ptrace the worker.
-fn slowlog(config: &Config, name: &str) -> Check {
+fn slowlog(config: &Config, master: i32, name: &str) -> Check {
     const NAME: &str = "slowlog";
     match config.pool(name) {
         None => {
-            let found =
-                format!("unknown: pool {name} is not in what was read of the configuration");
+            let found = format!(
+                "unknown: pool {name} is not in what was read of the configuration of master {master}"
+            );
             Check::warning(
                 NAME,
                 format!("{found} ({})", config.unread.join("; ")),
@@ -175,10 +176,10 @@ fn slowlog(config: &Config, name: &str) -> Check {
             )
         }
         Some(pool) => match &pool.slowlog_timeout {
-            None => Check::ok(NAME, format!("off in pool {name}")),
+            None => Check::ok(NAME, format!("off in pool {name} of master {master}")),
             Some(timeout) => {
                 let found = format!(
-                    "request_slowlog_timeout = {timeout} in pool {name}: php-fpm traces slow workers itself"
+                    "request_slowlog_timeout = {timeout} in pool {name} of master {master}: php-fpm traces slow workers itself"
                 );
                 let cure = "a worker that it is tracing cannot be frozen at the memory limit; set it to 0 while you look for that";
                 Check::warning(NAME, found, cure)
@@ -253,9 +254,9 @@ mod tests {
             pools: vec![pool("www", Some("5s")), pool("admin", None)],
             unread: vec!["/pool.d: permission denied".to_owned()],
         };
-        assert_eq!(slowlog(&config, "www").status, Status::Warning);
-        assert_eq!(slowlog(&config, "admin").status, Status::Ok);
-        let unknown = slowlog(&config, "api");
+        assert_eq!(slowlog(&config, 10, "www").status, Status::Warning);
+        assert_eq!(slowlog(&config, 10, "admin").status, Status::Ok);
+        let unknown = slowlog(&config, 10, "api");
         assert_eq!(unknown.status, Status::Warning);
         assert!(
             unknown.found.contains("/pool.d: permission denied"),

@@ -120,7 +120,10 @@ const CAP_BPF: u32 = 39;
 
 fn capabilities(facts: &Facts) -> Check {
     const NAME: &str = "capabilities";
-    let cure = format!("{}; in a container: --cap-add SYS_PTRACE,BPF,PERFMON --pid=host", sudo_line());
+    let cure = format!(
+        "{}; in a container: --cap-add SYS_PTRACE,BPF,PERFMON --pid=host",
+        sudo_line()
+    );
     let Some(effective) = facts.effective_capabilities else {
         return Check::warning(NAME, "/proc/self/status could not be read", cure);
     };

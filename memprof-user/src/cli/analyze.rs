@@ -1,0 +1,61 @@
+//! `memprof analyze`: what the newest memory dumps have in common.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::Exit;
+use crate::report::analyze::{AnalyzeOptions, Format, analyze};
+
+/// Tell what the newest memory dumps of a folder have in common
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AnalyzeArgs {
+    /// The folder of the dumps, or one that holds them in memory-dumps or storage/logs/memory-dumps
+    #[arg(value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+    /// Only so many dumps, the newest
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    recent: usize,
+    /// Print the summary; it is also printed without --details
+    #[arg(long)]
+    summary: bool,
+    /// Print each dump
+    #[arg(long)]
+    details: bool,
+    /// Print the dumps that hold this text, as it stands in their JSON
+    #[arg(long, value_name = "TEXT")]
+    pattern: Option<String>,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  memprof analyze /var/log/memprof/www
+  memprof analyze /var/www/app --recent 50 --details
+  memprof analyze --pattern permissions_cache
+  memprof analyze --json | jq .record";
+
+impl AnalyzeArgs {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let options = AnalyzeOptions {
+            directory: self.directory,
+            recent: self.recent,
+            summary: self.summary,
+            details: self.details,
+            pattern: self.pattern,
+            format: if self.json {
+                Format::JsonLines
+            } else {
+                Format::Classic
+            },
+        };
+        let mut stdout = std::io::stdout().lock();
+        analyze(&options, &mut stdout)?;
+        stdout.flush()?;
+        Ok(Exit::Done)
+    }
+}
