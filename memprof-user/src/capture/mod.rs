@@ -25,4 +25,5 @@ pub use options::{AttachOptions, Mode, Threshold};
 pub use {
     output::OutputError,
     run::{AttachError, attach},
+    workers::FollowError,
 };

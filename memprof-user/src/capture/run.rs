@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     io::IsTerminal,
-    path::PathBuf,
+    path::Path,
     rc::Rc,
     sync::{
         Arc,
@@ -325,7 +325,7 @@ impl Run<'_> {
     }
 }
 
-fn print_summary(summary: &Summary, out: &PathBuf) {
+fn print_summary(summary: &Summary, out: &Path) {
     eprintln!(
         "{} requests seen, {} recorded in full; records in {}",
         summary.requests_seen,

@@ -38,8 +38,9 @@ pub fn config(live: &LivePhp, master: i32) -> Result<WorkerConfig, LiveError> {
 /// The pointer in an exported variable; 0 where this build has no such variable.
 fn exported_pointer(live: &LivePhp, name: &str) -> Result<u64, MemoryError> {
     match live.binary.symbol(name) {
-        Some(global) => ProcessMemory::new(live.process.pid)
-            .u64(live.load_bias.wrapping_add(global.address)),
+        Some(global) => {
+            ProcessMemory::new(live.process.pid).u64(live.load_bias.wrapping_add(global.address))
+        }
         None => Ok(0),
     }
 }

@@ -1,7 +1,7 @@
 //! The workers that are followed, and the probes in them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -116,10 +116,9 @@ impl Workers {
             growth: Vec::new(),
             armed: None,
         };
-        if !self.request.contains_key(&followed.file) {
+        if let Entry::Vacant(unprobed) = self.request.entry(followed.file) {
             let sites = followed.sites(Program::Request);
-            let attached = engine.attach(Program::Request, &followed.path(), None, &sites)?;
-            self.request.insert(followed.file, attached);
+            unprobed.insert(engine.attach(Program::Request, &followed.path(), None, &sites)?);
         }
         if self.stays_armed() {
             followed.attach_growth(engine, self.mode)?;

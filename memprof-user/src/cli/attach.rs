@@ -204,7 +204,6 @@ mod tests {
         assert_eq!((options.mode, options.sample_rate), (Mode::Light, 0.01));
         assert_eq!(options.out, PathBuf::from("/var/log/memprof/www"));
         assert_eq!(options.warning, Threshold::ShareOfLimit(0.75));
-        assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
         assert_eq!(
             (options.duration, options.ring_size_bytes),
             (None, 32 << 20)

@@ -70,6 +70,10 @@ impl Exit {
         if let Some(error) = cause.downcast_ref::<LiveError>() {
             return Self::of_php(error);
         }
+        #[cfg(feature = "ebpf")]
+        if let Some(error) = cause.downcast_ref::<crate::capture::AttachError>() {
+            return Self::of_attach(error);
+        }
         match cause.downcast_ref::<std::io::Error>()?.kind() {
             ErrorKind::PermissionDenied => Some(Self::Denied),
             ErrorKind::BrokenPipe => Some(Self::Done),
@@ -79,6 +83,23 @@ impl Exit {
 }
 
 impl Exit {
+    #[cfg(feature = "ebpf")]
+    fn of_attach(error: &crate::capture::AttachError) -> Option<Self> {
+        use crate::capture::{AttachError, FollowError};
+        match error {
+            AttachError::Process(error) => Self::of_process(error),
+            AttachError::Follow(FollowError::Worker(error)) => Self::of_php(error),
+            AttachError::Engine(error) | AttachError::Follow(FollowError::Engine(error)) => {
+                Some(if error.is_permission() {
+                    Self::Denied
+                } else {
+                    Self::Unsupported
+                })
+            }
+            AttachError::Output(_) | AttachError::Signals(_) => None,
+        }
+    }
+
     fn of_process(error: &FpmError) -> Option<Self> {
         match error {
             FpmError::NoFpm

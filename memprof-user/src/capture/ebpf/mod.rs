@@ -12,8 +12,8 @@ use std::{
 
 use bytemuck::{Zeroable, bytes_of};
 use libbpf_rs::{
-    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramAttachType, RingBuffer,
-    RingBufferBuilder, UprobeMultiOpts, UprobeOpts,
+    ErrorKind, Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramAttachType,
+    RingBuffer, RingBufferBuilder, UprobeMultiOpts, UprobeOpts,
 };
 use memprof_ebpf::{
     ARMED_ONCE, ExactCount, ExactKey, WATCHED_TAIL, Worker, WorkerConfig, WorkerState,
@@ -58,6 +58,19 @@ pub enum EngineError {
     /// A map could not be read or written.
     #[error("the BPF map `{0}` could not be used")]
     Map(&'static str, #[source] libbpf_rs::Error),
+}
+
+impl EngineError {
+    /// Whether it is a capability that is missing.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Load(error) | Self::Map(_, error) | Self::Attach { source: error, .. } => {
+                error.kind() == ErrorKind::PermissionDenied
+            }
+            Self::Missing(_) => false,
+        }
+    }
 }
 
 /// How probes are attached.
