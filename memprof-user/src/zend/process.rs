@@ -96,7 +96,7 @@ impl Process {
         prover.table();
         prover.constants(addresses.executor);
         prover.classes(addresses.compiler);
-        let heap_layout = if is_custom { None } else { prover.heap(heap)? };
+        let heap_layout = if is_custom { None } else { prover.heap(heap) };
         let proofs = prover.finish()?;
         Ok(Process {
             memory,

@@ -28,7 +28,8 @@ pub struct Stack {
 /// How a stack ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StackEnd {
-    /// At its outermost frame.
+    /// At its outermost frame. Of a process that was not standing still this does not prove that
+    /// all frames are of one moment.
     Whole,
     /// After as many frames as were asked for; there are more.
     Cut,
