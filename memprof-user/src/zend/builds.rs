@@ -4,10 +4,10 @@
 //! and 8.6.0rc3 and of PHP's own 8.0.10, 8.1.11 and 8.3.0; 8.2.20, 8.3.8, 8.4.14 and 8.5.2 from other
 //! distributions have the same fingerprints and were read live.
 
+use super::fingerprint::Fingerprint;
 use super::layout::{
     Array, Chunk, Class, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName,
-    Fingerprint, Function, Generator, Heap, Huge, Layout, Object, Op, OpArray, Opcodes,
-    SapiGlobals, ZendString,
+    Function, Generator, Heap, Huge, Layout, Object, Op, OpArray, Opcodes, SapiGlobals, ZendString,
 };
 
 /// Every known layout with the fingerprint it has on x86-64.

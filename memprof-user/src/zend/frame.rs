@@ -243,3 +243,181 @@ fn printable(name: &str) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NESTED: u32 = 0;
+
+    fn user(function: &str, line: u32) -> RawFrame {
+        RawFrame {
+            kind: FunctionKind::User,
+            function: Some(function.to_owned()),
+            class: None,
+            type_info: NESTED,
+            fn_flags: 0,
+            file: Some("/srv/app/a.php".to_owned()),
+            line: Some(line),
+            line_start: 1,
+            include: None,
+        }
+    }
+
+    fn main(line: u32) -> RawFrame {
+        RawFrame {
+            function: None,
+            type_info: CALL_CODE | CALL_TOP,
+            ..user("", line)
+        }
+    }
+
+    fn internal(function: &str) -> RawFrame {
+        RawFrame {
+            kind: FunctionKind::Internal,
+            file: None,
+            line: None,
+            line_start: 0,
+            ..user(function, 0)
+        }
+    }
+
+    fn method(class: &str, function: &str, type_info: u32) -> RawFrame {
+        RawFrame {
+            class: Some(class.to_owned()),
+            type_info,
+            ..user(function, 7)
+        }
+    }
+
+    fn shown(frames: &[Frame]) -> Vec<(&str, u32)> {
+        frames
+            .iter()
+            .map(|frame| (frame.function.as_str(), frame.line))
+            .collect()
+    }
+
+    #[test]
+    fn methods_are_named_by_class_and_arrow() {
+        let stack = [
+            method("App\\Foo", "bar", IS_OBJECT),
+            method("App\\Foo", "make", NESTED),
+            method("App\\Foo", "App\\{closure}", IS_OBJECT),
+            method("class@anonymous\0/srv/x.php:3$0", "go", IS_OBJECT),
+            user("{closure:class@anonymous\0/srv/x.php:3$0::go():5}", 9),
+        ];
+        let names: Vec<_> = own_lines(&stack).into_iter().map(|f| f.function).collect();
+        assert_eq!(
+            names,
+            [
+                "App\\Foo->bar",
+                "App\\Foo::make",
+                "App\\Foo->App\\{closure}",
+                "class@anonymous->go",
+                "{closure:class@anonymous::go():5}"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_profile_has_own_lines_and_a_backtrace_call_sites() {
+        let stack = [
+            internal("strlen"),
+            user("inner", 12),
+            user("outer", 5),
+            main(30),
+        ];
+        assert_eq!(
+            shown(&own_lines(&stack)),
+            [("strlen", 0), ("inner", 12), ("outer", 5), ("{main}", 30)]
+        );
+        assert_eq!(
+            shown(&call_sites(&stack)),
+            [("strlen", 12), ("inner", 5), ("outer", 30)]
+        );
+    }
+
+    #[test]
+    fn a_callback_of_an_internal_function_has_no_call_site() {
+        let stack = [user("{closure}", 4), internal("array_map"), main(9)];
+        let frames = call_sites(&stack);
+        assert_eq!(shown(&frames), [("{closure}", 0), ("array_map", 9)]);
+        assert_eq!(frames[0].file, None);
+    }
+
+    #[test]
+    fn a_trampoline_does_not_hide_the_call_site() {
+        let mut invoke = internal("__invoke");
+        invoke.fn_flags = VIA_TRAMPOLINE;
+        let stack = [user("{closure}", 4), invoke, main(9)];
+        assert_eq!(
+            shown(&call_sites(&stack)),
+            [("{closure}", 9), ("__invoke", 9)]
+        );
+    }
+
+    #[test]
+    fn an_included_file_has_the_includes_name() {
+        let file = RawFrame {
+            function: None,
+            type_info: CALL_CODE,
+            ..user("", 3)
+        };
+        let requirer = RawFrame {
+            include: Some(Include::RequireOnce),
+            ..main(8)
+        };
+        let stack = [user("boot", 2), file.clone(), requirer];
+        assert_eq!(
+            shown(&call_sites(&stack)),
+            [("boot", 3), ("require_once", 8)]
+        );
+        assert_eq!(
+            shown(&own_lines(&stack)),
+            [("boot", 2), ("require_once", 3), ("{main}", 8)]
+        );
+        assert_eq!(shown(&own_lines(&[file])), [("include", 3)]);
+    }
+
+    #[test]
+    fn a_stream_wrapper_stands_on_the_include_that_opens_it() {
+        let open = RawFrame {
+            type_info: CALL_TOP | IS_OBJECT,
+            ..method("Wrapper", "stream_open", 0)
+        };
+        let includer = RawFrame {
+            include: Some(Include::Include),
+            ..main(8)
+        };
+        assert_eq!(
+            shown(&call_sites(&[open, includer])),
+            [("Wrapper->stream_open", 8), ("include", 8)]
+        );
+    }
+
+    #[test]
+    fn a_fibers_nameless_bottom_frame_is_left_out() {
+        let bottom = RawFrame {
+            function: None,
+            ..internal("")
+        };
+        let stack = [user("{closure}", 4), bottom, internal("start"), main(9)];
+        assert_eq!(shown(&call_sites(&stack)), [("{closure}", 0), ("start", 9)]);
+        assert_eq!(own_lines(&stack).len(), 3);
+    }
+
+    #[test]
+    fn a_shutdown_function_has_nobody_below() {
+        let mut last = user("{closure}", 4);
+        last.type_info = CALL_TOP;
+        assert_eq!(shown(&call_sites(&[last])), [("{closure}", 0)]);
+    }
+
+    #[test]
+    fn an_unreadable_instruction_leaves_the_line_the_function_begins_on() {
+        let mut frame = user("f", 0);
+        frame.line = None;
+        frame.line_start = 17;
+        assert_eq!(shown(&own_lines(&[frame])), [("f", 17)]);
+    }
+}

@@ -1,6 +1,5 @@
 //! The Zend heap of a live process: its counters, its huge blocks, its pages.
 
-use std::ops::RangeInclusive;
 use std::thread;
 use std::time::Duration;
 
@@ -90,13 +89,24 @@ impl HeapLayout {
         layout: &Layout,
         decoded: &Decoded,
     ) -> Result<Option<HeapLayout>, ZendError> {
+        // All of the chunk's header is in its first page: the heap, the free map, the page map.
         let end = decoded
             .chunk_map
-            .saturating_sub(FREE_MAP + layout.chunk.heap_slot)
-            .min(PAGE_SIZE as u32);
+            .saturating_sub(FREE_MAP + layout.chunk.heap_slot);
+        let sums = [
+            decoded.heap_size,
+            decoded.heap_peak,
+            decoded.heap_real_size,
+            decoded.heap_real_peak,
+            decoded.heap_limit,
+        ];
+        let fits = u64::from(decoded.chunk_map) + u64::from(PAGES_A_CHUNK) * 4 <= PAGE_SIZE
+            && sums.iter().all(|offset| *offset < end);
+        if !fits {
+            return Ok(None);
+        }
         // The counts behind main_chunk belong to the heap too.
-        let words: RangeInclusive<u32> =
-            decoded.heap_limit.saturating_add(16)..=end.saturating_sub(32);
+        let words = decoded.heap_limit + 16..=end.saturating_sub(32);
         let bytes = Bytes::read(memory, heap, end as usize)?;
         for offset in words.step_by(8) {
             if bytes.u64(offset)? == chunk_of(heap) {
@@ -239,7 +249,10 @@ impl HeapReader<'_> {
         }
         let mut chunk = main_chunk;
         let mut used = 0;
-        for _ in 0..chunks {
+        for passed in 0..chunks {
+            if passed > 0 && chunk == main_chunk {
+                return Err(inconsistent("the ring of chunks is shorter than counted"));
+            }
             let header = Bytes::read(self.memory, chunk, layout.heap_slot as usize)?;
             let free = header.u32(layout.free_pages)?;
             if header.u64(layout.heap)? != self.heap || free >= PAGES_A_CHUNK {
@@ -251,7 +264,7 @@ impl HeapReader<'_> {
         if chunk == main_chunk {
             Ok(used)
         } else {
-            Err(inconsistent("the ring of chunks is not as long as counted"))
+            Err(inconsistent("the ring of chunks is longer than counted"))
         }
     }
 
@@ -346,4 +359,75 @@ pub(super) fn retried<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result
         result = attempt();
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{CHUNK, HEAP, Image};
+    use super::*;
+
+    #[test]
+    fn a_run_counts_only_where_it_is_whole() {
+        let used = [true, true, true, true, false, true];
+        let large = LARGE_RUN | 3;
+        let small = SMALL_RUN | 7;
+        assert_eq!(
+            pages_in_runs(&used, &[LARGE_RUN | 1, large, 0, 0, 0, small]),
+            5
+        );
+        // Four pages from page 1 on would take the free one.
+        assert_eq!(
+            pages_in_runs(&used, &[LARGE_RUN | 1, LARGE_RUN | 4, 0, 0, 0, small]),
+            2
+        );
+        // A run past the chunk's end, an entry that is no run at all.
+        assert_eq!(
+            pages_in_runs(&used, &[LARGE_RUN | 511, 0, 0, 0, 0, LARGE_RUN | 2]),
+            0
+        );
+        let further = |bin: u32, distance: u32| LARGE_RUN | SMALL_RUN | bin | distance << 16;
+        let entries = [small, further(7, 1), further(7, 2), further(8, 3), 0, small];
+        assert_eq!(pages_in_runs(&used, &entries), 4);
+    }
+
+    #[test]
+    fn a_ring_of_chunks_must_have_as_many_as_are_counted() {
+        let mut image = Image::new("8.2.36");
+        let layout = HeapLayout::around(0x148, &image.decoded);
+        let used_pages = |image: &Image, chunks| {
+            HeapReader {
+                memory: &image.memory,
+                layout: &image.layout,
+                heap_layout: &layout,
+                heap: HEAP,
+            }
+            .used_pages(chunks)
+        };
+        assert_eq!(used_pages(&image, 1).ok(), Some(6));
+        assert!(used_pages(&image, 2).is_err());
+        let second = 0x6000_0000;
+        image.memory.put(second, &[0; 0x40]);
+        image.memory.put_u64(second, HEAP);
+        image.memory.put_u64(second + 8, CHUNK);
+        image.memory.put_u32(second + 0x18, 500);
+        image.memory.put_u64(CHUNK + 8, second);
+        assert_eq!(used_pages(&image, 2).ok(), Some(18));
+        assert!(used_pages(&image, 1).is_err());
+        image.memory.put_u64(second, HEAP + 8);
+        assert!(used_pages(&image, 2).is_err(), "not this heap's chunk");
+    }
+
+    #[test]
+    fn offsets_that_do_not_fit_a_chunks_header_are_refused() -> Result<(), ZendError> {
+        let image = Image::new("8.2.36");
+        for chunk_map in [0, 0x60, 0x900, u32::MAX] {
+            let decoded = Decoded {
+                chunk_map,
+                ..image.decoded
+            };
+            let found = HeapLayout::scan(&image.memory, HEAP, &image.layout, &decoded)?;
+            assert_eq!(found, None);
+        }
+        Ok(())
+    }
 }

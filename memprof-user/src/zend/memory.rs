@@ -176,3 +176,50 @@ impl Bytes {
 pub(super) fn at(base: u64, offset: u32) -> u64 {
     base.wrapping_add(u64::from(offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> ProcessMemory {
+        ProcessMemory::new(Pid::this().as_raw())
+    }
+
+    #[test]
+    fn a_process_is_read_where_it_is_mapped() {
+        let word = 0x1122_3344_5566_7788_u64;
+        let address = &raw const word as u64;
+        assert_eq!(own().u64(address), Ok(word));
+        assert_eq!(own().u32(address), Ok(0x5566_7788));
+        assert_eq!(own().u8(address + 7), Ok(0x11));
+    }
+
+    #[test]
+    fn a_failed_read_says_where_how_much_and_why() {
+        let error = own().u64(8).map_err(|error| error.to_string());
+        assert_eq!(
+            error,
+            Err("cannot read 8 bytes at 0x8: Bad address".to_owned())
+        );
+        // No process has this number: the kernel's largest is 2^22.
+        let error = ProcessMemory::new(i32::MAX).u64(8);
+        assert!(matches!(
+            error,
+            Err(MemoryError::Unreadable {
+                errno: Errno::ESRCH,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_field_outside_of_what_was_read_is_an_error() {
+        let bytes = Bytes {
+            address: 0x1000,
+            data: vec![1; 12],
+        };
+        assert!(bytes.u64(4).is_ok());
+        assert!(bytes.u64(5).is_err());
+        assert!(bytes.u8(u32::MAX).is_err());
+    }
+}

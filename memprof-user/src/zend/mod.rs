@@ -3,6 +3,7 @@
 //! [`Process::attach`] finds the heap and proves the layout; everything else is read through it.
 
 mod builds;
+mod fingerprint;
 pub mod frame;
 mod heap;
 pub mod layout;
@@ -11,11 +12,14 @@ mod process;
 mod prove;
 mod request;
 mod stack;
+#[cfg(test)]
+mod testing;
 mod values;
 
 use nix::errno::Errno;
 use thiserror::Error;
 
+pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
 pub use process::{Addresses, Process};
 pub use prove::Proof;
@@ -23,7 +27,6 @@ pub use request::Request;
 pub use stack::{Stack, StackEnd};
 pub use values::Loaded;
 
-use layout::UnknownLayout;
 use memory::MemoryError;
 
 /// Why a PHP process could not be read.

@@ -113,7 +113,7 @@ impl Prover<'_> {
     }
 
     /// The heap is where and what it was taken for; `None` where a proof failed.
-    pub(super) fn heap(&mut self, heap: u64) -> Result<Option<HeapLayout>, ZendError> {
+    pub(super) fn heap(&mut self, heap: u64) -> Option<HeapLayout> {
         let memory = self.reader.memory;
         let layout = self.reader.layout;
         self.proofs.push(Proof::equal(
@@ -121,24 +121,26 @@ impl Prover<'_> {
             heap.wrapping_sub(chunk_of(heap)),
             u64::from(layout.chunk.heap_slot),
         ));
-        let back = memory.u64(at(chunk_of(heap), layout.chunk.heap))?;
-        self.proofs.push(Proof::equal(
-            "the main chunk points back to the heap",
-            back,
-            heap,
-        ));
-        let scanned = HeapLayout::scan(memory, heap, layout, self.decoded)?;
+        let back = memory.u64(at(chunk_of(heap), layout.chunk.heap));
         self.add(
-            "the heap points to its main chunk",
-            scanned.is_some(),
-            match scanned {
-                Some(found) => format!("main_chunk at {:#x}", found.main_chunk),
-                None => format!("no word behind limit holds {:#x}", chunk_of(heap)),
+            "the main chunk points back to the heap",
+            back == Ok(heap),
+            match back {
+                Ok(back) => format!("{back:#x}, expected {heap:#x}"),
+                Err(error) => error.to_string(),
             },
         );
-        let Some(heap_layout) = scanned else {
-            return Ok(None);
-        };
+        let scanned = HeapLayout::scan(memory, heap, layout, self.decoded);
+        self.add(
+            "the heap points to its main chunk",
+            matches!(scanned, Ok(Some(_))),
+            match &scanned {
+                Ok(Some(found)) => format!("main_chunk at {:#x}", found.main_chunk),
+                Ok(None) => format!("no word behind limit holds {:#x}", chunk_of(heap)),
+                Err(error) => error.to_string(),
+            },
+        );
+        let heap_layout = scanned.ok().flatten()?;
         let heap_reader = HeapReader {
             memory,
             layout,
@@ -147,7 +149,7 @@ impl Prover<'_> {
         };
         self.counters(&heap_reader);
         self.page_map(&heap_reader);
-        Ok(Some(heap_layout))
+        Some(heap_layout)
     }
 
     /// The sums are in order and made of chunks and huge blocks.

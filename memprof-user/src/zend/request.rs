@@ -205,3 +205,105 @@ fn decoded(name: &str) -> String {
     }
     String::from_utf8_lossy(&plain).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::Memory;
+    use super::super::testing::{FakeMemory, Image};
+    use super::*;
+
+    /// Puts a newest variable into the list of FastCGI variables.
+    fn variable(memory: &mut FakeMemory, older: u64, name: &str, value: &str) -> u64 {
+        let bucket = memory.room(48);
+        let (name_at, value_at) = (memory.c_string(name), memory.c_string(value));
+        memory.put_u32(bucket + 4, name.len() as u32);
+        memory.put_u64(bucket + 8, name_at);
+        memory.put_u32(bucket + 16, value.len() as u32);
+        memory.put_u64(bucket + 24, value_at);
+        memory.put_u64(bucket + 40, older);
+        bucket
+    }
+
+    /// A worker in a request with these variables.
+    fn worker(variables: &[(&str, &str)]) -> Image {
+        let mut image = Image::new("8.2.36");
+        let sapi = image.globals.sapi.address;
+        let memory = &mut image.memory;
+        let newest = variables.iter().fold(0, |older, (name, value)| {
+            variable(memory, older, name, value)
+        });
+        let context = memory.room(9344);
+        memory.put_u64(context + 9320, newest);
+        let method = memory.c_string("POST");
+        let script = memory.c_string("/srv/app/public/index.php");
+        memory.put_u64(sapi, context);
+        memory.put_u64(sapi + 8, method);
+        memory.put_u64(sapi + 40, script);
+        memory.put(sapi + 436, &[1]);
+        memory.put_u64(sapi + 440, 1_700_000_000.25_f64.to_bits());
+        image
+    }
+
+    fn read(image: &Image) -> Result<Option<Request>, ZendError> {
+        let reader = Reader {
+            memory: &image.memory,
+            layout: &image.layout,
+        };
+        request(reader, image.globals.sapi.address)
+    }
+
+    #[test]
+    fn a_request_is_read_without_values() -> Result<(), ZendError> {
+        let image = worker(&[
+            (
+                "REQUEST_URI",
+                "/admin/users?page=2&filter%5Bname%5D=secret&filter[age]=3",
+            ),
+            (
+                "QUERY_STRING",
+                "page=2&filter%5Bname%5D=secret&filter[age]=3",
+            ),
+            ("HTTP_HOST", "depot.example"),
+            ("HTTP_X_FORCE_MEMORY_PROFILE", "secret"),
+            ("HTTPS", "on"),
+        ]);
+        let request = read(&image)?.expect("a request is being served");
+        assert_eq!(request.method.as_deref(), Some("POST"));
+        assert_eq!(request.query_keys, ["page", "filter"]);
+        assert_eq!(request.header_names, ["host", "x-force-memory-profile"]);
+        assert_eq!(
+            request.url().as_deref(),
+            Some("https://depot.example/admin/users")
+        );
+        assert_eq!(request.script.as_deref(), Some("/srv/app/public/index.php"));
+        assert_eq!(request.started, Some(1_700_000_000.25));
+        assert!(!format!("{request:?}").contains("secret"));
+        Ok(())
+    }
+
+    #[test]
+    fn an_idle_worker_serves_nothing() -> Result<(), ZendError> {
+        let mut image = worker(&[("REQUEST_URI", "/stale")]);
+        image.memory.put(image.globals.sapi.address + 436, &[0]);
+        assert_eq!(read(&image)?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_list_of_variables_that_leads_back_to_itself_ends() {
+        let mut image = worker(&[("A", "1")]);
+        let context = image.memory.u64(image.globals.sapi.address).unwrap_or(0);
+        let newest = image.memory.u64(context + 9320).unwrap_or(0);
+        image.memory.put_u64(newest + 40, newest);
+        assert!(matches!(read(&image), Err(ZendError::Inconsistent { .. })));
+    }
+
+    #[test]
+    fn query_keys_survive_bad_encoding() {
+        assert_eq!(
+            query_keys("a%zz=1&b%4=2&c+d&&=5&%C3%A9=1&a%zz"),
+            ["a%zz", "b%4", "c d", "é"]
+        );
+        assert!(query_keys("").is_empty());
+    }
+}

@@ -28,7 +28,8 @@ pub struct Stack {
 /// How a stack ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StackEnd {
-    /// At its outermost frame.
+    /// At its outermost frame. Of a process that was not standing still this does not prove that
+    /// all frames are of one moment.
     Whole,
     /// After as many frames as were asked for; there are more.
     Cut,
@@ -102,7 +103,7 @@ impl<'a> Walk<'a> {
             self.reader.layout.executor.current_execute_data,
         );
         let mut address = self.reader.memory.u64(current)?;
-        let end = loop {
+        let mut end = loop {
             if address == 0 {
                 break StackEnd::Whole;
             }
@@ -114,7 +115,11 @@ impl<'a> Walk<'a> {
                 Err(error) => break StackEnd::Torn(error.to_string()),
             }
         };
-        self.frames.truncate(self.most_frames);
+        // One step can take several frames: generators that wait for each other, a frameless call.
+        if self.frames.len() > self.most_frames {
+            self.frames.truncate(self.most_frames);
+            end = StackEnd::Cut;
+        }
         Ok(Stack {
             frames: self.frames,
             end,
@@ -123,26 +128,34 @@ impl<'a> Walk<'a> {
 
     /// Takes the frame at `address` and returns its caller's address.
     fn frame(&mut self, address: u64) -> Result<u64, ZendError> {
+        let layout = self.reader.layout.execute_data;
+        let bytes = self.execute_data(address)?;
+        let prev = bytes.u64(layout.prev)?;
+        if bytes.u64(layout.func)? != 0 {
+            self.push(&bytes)?;
+        } else if bytes.u32(layout.type_info)? & 0xff == IS_OBJECT {
+            self.delegating_generators(bytes.u64(layout.this)?)?;
+        }
+        Ok(prev)
+    }
+
+    fn execute_data(&mut self, address: u64) -> Result<Bytes, ZendError> {
         if !self.seen.insert(address) {
             return Err(ZendError::Inconsistent {
                 what: "the stack leads back to a frame that it already passed",
                 address,
             });
         }
+        let size = self.reader.layout.execute_data.size as usize;
+        Ok(Bytes::read(self.reader.memory, address, size)?)
+    }
+
+    /// Takes a frame that has a function.
+    fn push(&mut self, execute_data: &Bytes) -> Result<(), ZendError> {
         let layout = self.reader.layout.execute_data;
-        let bytes = Bytes::read(self.reader.memory, address, layout.size as usize)?;
-        let function = bytes.u64(layout.func)?;
-        let prev = bytes.u64(layout.prev)?;
-        let type_info = bytes.u32(layout.type_info)?;
-        if function == 0 {
-            if type_info & 0xff == IS_OBJECT {
-                self.delegating_generators(bytes.u64(layout.this)?)?;
-            }
-            return Ok(prev);
-        }
-        let facts = self.function(function)?;
+        let facts = self.function(execute_data.u64(layout.func)?)?;
         let instruction = match &facts.code {
-            Some(code) => self.instruction(bytes.u64(layout.opline)?, code)?,
+            Some(code) => self.instruction(execute_data.u64(layout.opline)?, code)?,
             None => Instruction::default(),
         };
         if let Some(callee) = instruction.frameless {
@@ -152,14 +165,14 @@ impl<'a> Walk<'a> {
             kind: facts.kind,
             function: facts.name,
             class: facts.class,
-            type_info,
+            type_info: execute_data.u32(layout.type_info)?,
             fn_flags: facts.fn_flags,
             line_start: facts.code.as_ref().map_or(0, |code| code.line_start),
             file: facts.code.and_then(|code| code.file),
             line: instruction.line,
             include: instruction.include,
         });
-        Ok(prev)
+        Ok(())
     }
 
     /// The frames of the generators that wait in `yield from`, innermost first.
@@ -189,7 +202,8 @@ impl<'a> Walk<'a> {
         }
         for generator in waiting.into_iter().rev() {
             let frame = self.reader.memory.u64(at(generator, layout.execute_data))?;
-            self.frame(frame)?;
+            let execute_data = self.execute_data(frame)?;
+            self.push(&execute_data)?;
         }
         Ok(())
     }
@@ -330,3 +344,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

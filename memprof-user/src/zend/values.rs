@@ -200,3 +200,58 @@ fn string_hash(key: &[u8]) -> u64 {
         hash.wrapping_mul(33).wrapping_add(u64::from(*byte))
     }) | 1 << 63
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Image;
+    use super::*;
+
+    fn reader(image: &Image) -> Reader<'_> {
+        Reader {
+            memory: &image.memory,
+            layout: &image.layout,
+        }
+    }
+
+    #[test]
+    fn strings_are_bounded() {
+        let mut image = Image::new("8.2.36");
+        let text = image.memory.string(&image.layout, "App\\Foo");
+        assert_eq!(reader(&image).string(text).as_deref(), Ok("App\\Foo"));
+        image.memory.put_u64(text + 16, 1 << 40);
+        assert!(matches!(
+            reader(&image).string(text),
+            Err(MemoryError::OutOfBounds { found, .. }) if found == 1 << 40
+        ));
+    }
+
+    #[test]
+    fn a_c_string_may_end_at_the_end_of_what_is_mapped() {
+        let mut image = Image::new("8.2.36");
+        image.memory.put(0x7000_0ffc, b"end\0");
+        let read = |address| reader(&image).c_string(address);
+        assert_eq!(read(0x7000_0ffc), Ok(Some("end".to_owned())));
+        assert_eq!(read(0), Ok(None));
+        assert!(read(0x9999_0000).is_err());
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_hash_and_text() -> Result<(), ZendError> {
+        let mut image = Image::new("8.2.36");
+        let table = image.memory.table(&image.layout, &[("one", 1), ("two", 2)]);
+        assert_eq!(reader(&image).find(table, "two")?, Some(2));
+        assert_eq!(reader(&image).find(table, "three")?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_with_a_wild_count_is_refused() {
+        let mut image = Image::new("8.2.36");
+        let table = image.memory.table(&image.layout, &[("one", 1)]);
+        image.memory.put_u32(table + 24, u32::MAX);
+        assert!(matches!(
+            reader(&image).buckets(table),
+            Err(ZendError::Memory(MemoryError::OutOfBounds { .. }))
+        ));
+    }
+}
