@@ -11,6 +11,8 @@ use crate::{
 
 /// Chunks followed when used pages are counted: 4 GiB of heap. A larger heap's are unknown.
 const MAX_CHUNKS: u32 = 2048;
+/// Huge blocks followed when their bytes are counted. Those of a longer list are unknown.
+const MAX_HUGE: u32 = 2048;
 /// The first words of a `zend_mm_chunk`: heap, next, previous, and two of which one starts with
 /// `free_pages` (0x18 up to 8.5, 0x20 in 8.6).
 type ChunkStart = [u64; 5];
@@ -41,6 +43,7 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
         real_peak,
         limit,
         used_pages: used_pages(worker),
+        huge_bytes: huge_bytes(worker),
         chunks,
         cached_chunks,
         tried: UNKNOWN,
@@ -91,5 +94,45 @@ extern "C" fn count_chunk(_turn: u64, count: *mut PageCount) -> i64 {
         count.complete = true;
         return BREAK;
     }
+    CONTINUE
+}
+
+/// Bytes in huge blocks, or [`UNKNOWN`].
+#[inline(never)]
+fn huge_bytes(worker: &mut Worker) -> u64 {
+    let list = worker.config.heap + u64::from(worker.config.offsets.heap_huge_list);
+    let Some(node) = read::<u64>(worker, list) else {
+        return UNKNOWN;
+    };
+    let mut sum = HugeSum {
+        worker,
+        node,
+        bytes: 0,
+    };
+    repeat(MAX_HUGE, add_huge, &mut sum);
+    if sum.node == 0 { sum.bytes } else { UNKNOWN }
+}
+
+/// Where the sum over the huge blocks stands.
+struct HugeSum {
+    worker: *mut Worker,
+    /// 0 behind the last.
+    node: u64,
+    bytes: u64,
+}
+
+/// One huge block of the sum.
+extern "C" fn add_huge(_turn: u64, sum: *mut HugeSum) -> i64 {
+    // SAFETY: the sum and its worker outlive the loop.
+    let (sum, worker) = unsafe { (&mut *sum, &mut *(*sum).worker) };
+    if sum.node == 0 {
+        return BREAK;
+    }
+    // ptr, size, next
+    let Some([_, size, next]) = read::<[u64; 3]>(worker, sum.node) else {
+        return BREAK;
+    };
+    sum.bytes += size;
+    sum.node = next;
     CONTINUE
 }

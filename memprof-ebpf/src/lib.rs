@@ -53,6 +53,10 @@ pub struct Offsets {
     pub current_execute_data: u32,
     /// `zend_op_array.opcodes`
     pub opcodes: u32,
+    /// `zend_op_array.last`
+    pub last: u32,
+    /// `executor_globals.opline_before_exception`
+    pub opline_before_exception: u32,
     /// `zend_op_array.filename`
     pub filename: u32,
     /// `zend_op_array.line_start`
@@ -317,6 +321,8 @@ pub struct CheckpointEvent {
     pub limit: u64,
     /// Pages in use, each chunk's own first page included, or [`UNKNOWN`].
     pub used_pages: u64,
+    /// Bytes in huge blocks, or [`UNKNOWN`].
+    pub huge_bytes: u64,
     /// Chunks in use.
     pub chunks: u32,
     /// Chunks kept for later; they count in `real_size`.

@@ -24,6 +24,8 @@ const OP_CODE: usize = 7;
 
 /// `ZEND_INCLUDE_OR_EVAL`
 const INCLUDE_OR_EVAL: u32 = 73;
+/// `ZEND_HANDLE_EXCEPTION`
+const HANDLE_EXCEPTION: u32 = 149;
 /// `ZEND_FRAMELESS_ICALL_0` to `_3` (8.4 on)
 const FRAMELESS_FIRST: u32 = 204;
 const FRAMELESS_LAST: u32 = 207;
@@ -93,7 +95,7 @@ extern "C" fn describe(index: u64, description: *mut Description) -> i64 {
         include: 0,
     };
     if walked.flags & frame_flags::INTERNAL == 0 {
-        match read::<Op>(worker, walked.opline) {
+        match current_op(worker, walked.function, walked.opline) {
             Some(op) => describe_op(description, worker, &mut frame, &op),
             None => frame.flags |= frame_flags::NO_LINE,
         }
@@ -105,6 +107,24 @@ extern "C" fn describe(index: u64, description: *mut Description) -> i64 {
     }
     push(description, worker, frame);
     CONTINUE
+}
+
+/// The instruction that a user function is at: where an exception is being handled, the one that
+/// it came from. `None` where the pointer does not lead into the function, as it may while the
+/// frame is made.
+#[inline(never)]
+fn current_op(worker: &mut Worker, function: u64, opline: u64) -> Option<Op> {
+    let offsets = worker.config.offsets;
+    let op = read::<Op>(worker, opline)?;
+    if op[OP_CODE] & 0xff == HANDLE_EXCEPTION {
+        let before = worker.config.executor_globals + u64::from(offsets.opline_before_exception);
+        let before = read::<u64>(worker, before)?;
+        return read::<Op>(worker, before);
+    }
+    let start = read::<u64>(worker, function + u64::from(offsets.opcodes))?;
+    let count = read::<u32>(worker, function + u64::from(offsets.last))?;
+    let within = opline.wrapping_sub(start);
+    (within < u64::from(count) * size_of::<Op>() as u64).then_some(op)
 }
 
 /// What a user function's current instruction tells: its line, an include, a frameless call, which

@@ -254,6 +254,7 @@ fn counters(event: &CheckpointEvent) -> Option<Counters> {
         real_peak: known(event.real_peak)?,
         limit: known(event.limit)?,
         used_pages: known(event.used_pages),
+        huge_bytes: known(event.huge_bytes),
         chunks: event.chunks,
         cached_chunks: event.cached_chunks,
     })

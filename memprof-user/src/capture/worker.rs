@@ -76,6 +76,8 @@ fn offsets(process: &Process) -> Option<Offsets> {
     Some(Offsets {
         current_execute_data: layout.executor.current_execute_data,
         opcodes: layout.op_array.opcodes,
+        last: layout.op_array.last,
+        opline_before_exception: layout.executor.opline_before_exception,
         filename: layout.op_array.filename,
         line_start: layout.op_array.line_start,
         generator_execute_data: layout.generator.execute_data,

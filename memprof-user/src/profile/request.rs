@@ -5,8 +5,7 @@ use indexmap::IndexMap;
 use super::{HeapChange, Ledger, StackId};
 use crate::record::checkpoint::Label;
 
-/// Bytes of a chunk and of a page of the Zend heap.
-const CHUNK_SIZE: u64 = 2 << 20;
+/// Bytes of a page of the Zend heap.
 const PAGE_SIZE: u64 = 4096;
 
 /// What a request is, as far as it may be recorded: names, never values.
@@ -39,6 +38,8 @@ pub struct Counters {
     pub limit: u64,
     /// Pages in use, each chunk's own first page included; `None` where they could not be counted.
     pub used_pages: Option<u64>,
+    /// Bytes in huge blocks; `None` where they could not be counted.
+    pub huge_bytes: Option<u64>,
     /// Chunks in use.
     pub chunks: u32,
     /// Chunks kept for later; they count in `real_size`.
@@ -46,18 +47,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Bytes in huge blocks.
-    #[must_use]
-    pub fn huge_bytes(&self) -> u64 {
-        let chunks = u64::from(self.chunks) + u64::from(self.cached_chunks);
-        self.real_size.saturating_sub(chunks * CHUNK_SIZE)
-    }
-
     /// Bytes of page runs and huge blocks that are in use: what a ledger accounts for.
     #[must_use]
     pub fn used_bytes(&self) -> Option<u64> {
         let runs = self.used_pages?.checked_sub(u64::from(self.chunks))?;
-        Some(runs * PAGE_SIZE + self.huge_bytes())
+        Some(runs * PAGE_SIZE + self.huge_bytes?)
     }
 }
 
@@ -233,6 +227,9 @@ fn signed(bytes: u64) -> i64 {
 mod tests {
     use super::*;
 
+    /// Bytes of a chunk of the Zend heap.
+    const CHUNK_SIZE: u64 = 2 << 20;
+
     fn counters(chunks: u32, used_pages: u64, huge: u64) -> Counters {
         let real_size = u64::from(chunks) * CHUNK_SIZE + huge;
         Counters {
@@ -242,6 +239,7 @@ mod tests {
             real_peak: real_size,
             limit: 128 << 20,
             used_pages: Some(used_pages),
+            huge_bytes: Some(huge),
             chunks,
             cached_chunks: 0,
         }
