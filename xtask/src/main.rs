@@ -1,5 +1,6 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
+mod bench;
 mod build;
 mod demo;
 mod php;
@@ -33,6 +34,12 @@ enum Verb {
     Build,
     /// Show memprof at work on a php-fpm of its own that serves a Laravel application
     Demo,
+    /// Measure what memprof costs a Laravel page, beside a bpftrace count on every _emalloc*
+    Bench {
+        /// Requests per setup
+        #[arg(long, default_value_t = 200)]
+        requests: usize,
+    },
     /// Run every check and every test, as CI does
     Test,
     /// Fetch the PHP builds of the tests into target/php (nothing is installed)
@@ -61,6 +68,7 @@ fn run_verb(verb: Verb) -> Result<()> {
             build::build().map(drop)
         }
         Verb::Demo => demo::demo(),
+        Verb::Bench { requests } => bench::bench(requests),
         Verb::Test => test::test(),
         Verb::Php { names } => {
             let wanted = match names.as_slice() {
