@@ -1,12 +1,14 @@
 //! Holds every PHP build below the folder `MEMPROF_PHP_BINARIES` against what was measured.
 //!
-//! The expected values are those of the debug-information and live checks of each version, not
-//! of this decoder.
+//! The expected values were measured without this decoder: by `offsetof` on each version's
+//! headers, and for the allocator's private structures by reading live processes.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::{Decoded, EmallocSize, MapEntry, PhpBinary, PhpVersion, ProbeSite, Site, is_php};
+use super::{
+    Decoded, ElfImage, EmallocSize, MapEntry, PhpBinary, PhpVersion, ProbeSite, Site, is_php,
+};
 
 /// What differs between the versions: offsets in bytes.
 struct Expected {
@@ -36,7 +38,7 @@ const fn expected(
     }
 }
 
-const EXPECTED: [Expected; 9] = [
+const EXPECTED: [Expected; 10] = [
     expected((7, 4, 33), 1664, 0x110, 0x208, 488, 840),
     expected((8, 2, 20), 1776, 0x110, 0x208, 488, 840),
     expected((8, 2, 36), 1800, 0x110, 0x220, 488, 840),
@@ -46,6 +48,7 @@ const EXPECTED: [Expected; 9] = [
     expected((8, 4, 27), 1984, 0x118, 0x270, 488, 856),
     expected((8, 5, 2), 1984, 0x118, 0x250, 512, 880),
     expected((8, 5, 7), 1984, 0x118, 0x250, 512, 880),
+    expected((8, 6, 0), 2200, 0x118, 0x250, 512, 928),
 ];
 
 #[test]
@@ -55,7 +58,8 @@ fn every_build_decodes_to_what_was_measured() {
         return;
     };
     let mut binaries = Vec::new();
-    collect(Path::new(&folder), 8, &mut binaries);
+    let is_php = |path: &Path| File::open(path).is_ok_and(|file| is_php(&file).unwrap_or(false));
+    collect(Path::new(&folder), 8, &is_php, &mut binaries);
     assert!(!binaries.is_empty(), "no PHP binary below {folder:?}");
     let mut compared = 0;
     for path in binaries {
@@ -90,7 +94,7 @@ fn every_build_decodes_to_what_was_measured() {
     assert!(compared > 0, "no binary of a version in the table");
 }
 
-fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         // Links are not followed: every binary counts once.
@@ -98,10 +102,8 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
             continue;
         };
         if kind.is_dir() && depth > 0 {
-            collect(&path, depth - 1, found);
-        } else if kind.is_file()
-            && File::open(&path).is_ok_and(|file| is_php(&file).unwrap_or(false))
-        {
+            collect(&path, depth - 1, wanted, found);
+        } else if kind.is_file() && wanted(&path) {
             found.push(path);
         }
     }
@@ -132,6 +134,28 @@ fn check_offsets(binary: &PhpBinary, expected: &Expected) {
             object_buckets: expected.object_buckets,
         }
     );
+}
+
+#[test]
+fn a_stripped_module_is_probed_by_address() {
+    let Some(folder) = std::env::var_os("MEMPROF_PHP_BINARIES") else {
+        eprintln!("skipped: needs MEMPROF_PHP_BINARIES, a folder with opcache.so");
+        return;
+    };
+    let mut modules = Vec::new();
+    let is_opcache = |path: &Path| path.ends_with("opcache.so");
+    collect(Path::new(&folder), 8, &is_opcache, &mut modules);
+    for path in &modules {
+        let module = ElfImage::open(File::open(path).expect("readable")).expect("ELF");
+        assert_eq!(module.symbol("persistent_compile_file"), None, "static");
+        for function in module.functions().iter().skip(1).take(200) {
+            let site = module
+                .entry_site(Site::CompileFile, "function", function.start)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(function.contains(&site.address), "{site:?}");
+        }
+    }
+    assert!(!modules.is_empty(), "no opcache.so below {folder:?}");
 }
 
 /// What holds for the sites of every build.
@@ -166,6 +190,12 @@ fn check_sites(binary: &PhpBinary) {
     assert_eq!(count(|s| *s == Site::PagesTaken), 3);
     assert_eq!(count(|s| matches!(s, Site::PagesResized(_))), 8);
     assert_eq!(count(|s| matches!(s, Site::Emalloc(_))), 35);
+    // What zend_compile_file points to unless something replaced it.
+    let compile_file = binary.symbol("compile_file").expect("exported").address;
+    let include = binary.site_at_entry(Site::CompileFile, "compile_file", compile_file);
+    check_bytes(binary, &include.expect("compile_file is a function"));
+    let inside = binary.site_at_entry(Site::CompileFile, "compile_file", compile_file + 1);
+    assert!(inside.is_err(), "no function starts there");
     for site in &binary.sites {
         check_bytes(binary, site);
         if let Site::Emalloc(size) = site.site {
