@@ -3,6 +3,8 @@
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
+mod highlights;
+#[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
 #[cfg(feature = "ebpf")]

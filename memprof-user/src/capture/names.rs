@@ -21,6 +21,7 @@ const CUT: &str = "[deeper frames not recorded]";
 pub struct Names {
     lasting: Table,
     passing: HashMap<u32, Table>,
+    keep_passing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -40,9 +41,20 @@ struct Function {
 }
 
 impl Names {
+    /// Nothing so far. `keep_passing` keeps what is one request's alone to the end.
+    #[must_use]
+    pub fn new(keep_passing: bool) -> Self {
+        Self {
+            keep_passing,
+            ..Self::default()
+        }
+    }
+
     /// A worker starts a request.
     pub fn request_started(&mut self, pid: u32) {
-        self.passing.remove(&pid);
+        if !self.keep_passing {
+            self.passing.remove(&pid);
+        }
     }
 
     /// A function that was seen for the first time.

@@ -33,6 +33,8 @@ use crate::{
 /// A request whose heap grew by more than this share of its limit is worth a record: 256 MiB of the
 /// original's 2 GiB.
 const GROWTH_SHARE: f64 = 0.125;
+/// Stands for the stack of what PHP does before the script runs and after it.
+pub const NO_PHP_CODE: &str = "[no PHP code]";
 /// Stacks shown with a record.
 const TOP_STACKS: usize = 10;
 /// Different paths that the profile tells apart; the rest are one.
@@ -76,6 +78,8 @@ struct External<'a> {
     recorded: bool,
     request: Asked<'a>,
     memory_limit_bytes: Option<u64>,
+    /// Events of this request that did not arrive: its figures lack what they told.
+    lost_events: u64,
     /// Bytes asked for when the limit was hit.
     limit_error_tried_bytes: Option<u64>,
     growth: Option<Growth>,
@@ -283,6 +287,8 @@ impl Output {
         };
         let labels = [("pid", pid.to_string())];
         let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let unknown = [label_frame("[unknown stack]")];
+        let frames = if frames.is_empty() { &unknown } else { frames };
         self.profile.add(frames, &labels, amounts);
     }
 
@@ -321,7 +327,7 @@ fn label_frame(name: &str) -> Frame {
 fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
     let frames = recorder.frames(stack);
     if frames.is_empty() {
-        return vec![label_frame("[no PHP code]")];
+        return vec![label_frame(NO_PHP_CODE)];
     }
     frames
 }
@@ -380,6 +386,7 @@ fn external<'a>(
             script: &profile.info.script,
         },
         memory_limit_bytes: profile.last().map(|last| last.limit),
+        lost_events: profile.lost_events,
         limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
         growth: growth(profile, recorder),
         chunk_growth: chunk_growth(profile, recorder),

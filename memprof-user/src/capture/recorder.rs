@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
 
-use super::{ebpf::Event, names::Names, uri::request_info};
+use super::{ebpf::Event, names::Names, options::Mode, uri::request_info};
 use crate::{
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
@@ -54,14 +54,17 @@ struct Running {
     number: u32,
     recorded: bool,
     profile: RequestProfile,
+    /// The worker's lost events at the first moment that was seen of the request.
+    lost_before: Option<u64>,
 }
 
 impl Recorder {
-    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds.
+    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds. In exact mode the names
+    /// of every request are kept to the end, because the counts come then.
     #[must_use]
-    pub fn new(unix_offset: f64) -> Self {
+    pub fn new(unix_offset: f64, mode: Mode) -> Self {
         Self {
-            names: Names::default(),
+            names: Names::new(mode == Mode::Exact),
             stacks: Stacks::default(),
             running: HashMap::new(),
             steps: Vec::new(),
@@ -101,6 +104,13 @@ impl Recorder {
     /// The frames of a stack, innermost first.
     pub fn frames(&self, stack: StackId) -> Vec<Frame> {
         self.stacks.frames(stack).cloned().collect()
+    }
+
+    /// The function that runs in a stack; `None` where no PHP code ran.
+    #[must_use]
+    pub fn innermost(&self, stack: StackId) -> Option<String> {
+        let frame = self.stacks.frames(stack).next()?;
+        Some(frame.function.clone())
     }
 
     /// The stack that the kernel side names, as long as its request runs.
@@ -144,6 +154,7 @@ impl Recorder {
             number: event.header.request,
             recorded,
             profile: RequestProfile::new(info, recorded),
+            lost_before: None,
         };
         if self.running.insert(pid, running).is_some() {
             self.count("requests whose end was lost");
@@ -170,6 +181,8 @@ impl Recorder {
             return;
         };
         let profile = &mut running.profile;
+        let lost_before = *running.lost_before.get_or_insert(event.lost);
+        profile.lost_events = event.lost - lost_before.min(event.lost);
         match moment {
             Moment::RequestStart => profile.checkpoint(Label::RequestStart, counters, time),
             Moment::SendHeaders => profile.checkpoint(Label::ResponseReady, counters, time),

@@ -19,6 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     ebpf::{Attach, Engine, EngineError, Sink, trap_ns},
+    highlights::Highlights,
     options::{AttachOptions, Mode},
     output::{Output, OutputError},
     recorder::{Recorder, Step, WATCHED_FILES},
@@ -67,10 +68,11 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
     let output = Output::open(options, started)?;
-    let recorder = Rc::new(RefCell::new(Recorder::new(unix_offset())));
+    let recorder = Rc::new(RefCell::new(Recorder::new(unix_offset(), options.mode)));
     let engine = Engine::load(
         attach_kind(options),
         options.ring_size_bytes,
+        options.mode == Mode::Exact,
         sink(&recorder),
     )?;
     for (label, (tail, _)) in WATCHED_FILES.iter().enumerate() {
@@ -83,6 +85,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         engine,
         recorder,
         output,
+        highlights: Highlights::default(),
         trap_ns,
         requests_recorded: 0,
         errors: BTreeMap::new(),
@@ -100,6 +103,7 @@ struct Run<'a> {
     workers: Workers,
     recorder: Rc<RefCell<Recorder>>,
     output: Output,
+    highlights: Highlights,
     /// What the trap of one hit costs, in ns; `None` where it could not be measured.
     trap_ns: Option<f64>,
     requests_recorded: u64,
@@ -199,6 +203,7 @@ impl Run<'_> {
                         .unwrap_or_default()
                         .to_owned();
                     let recorder = self.recorder.borrow();
+                    self.highlights.add(&finished, &recorder);
                     self.output.finished(&finished, &pool, &recorder)?;
                 }
             }
@@ -254,6 +259,7 @@ impl Run<'_> {
         let summary = self.summary(started, &counts);
         let duration = Duration::try_from(summary.ended.duration_since(started));
         if !self.options.quiet {
+            eprint!("{}", self.highlights);
             print_summary(&summary, &self.options.out);
         }
         self.output.close(duration.unwrap_or_default(), &summary)?;

@@ -4,6 +4,12 @@ use indexmap::IndexSet;
 
 use crate::record::frame::Frame;
 
+/// Different stacks that are told apart; the rest are one. Code that is compiled anew in every
+/// request under names of its own could otherwise fill the agent's memory.
+const MOST_STACKS: usize = 500_000;
+/// What stands for the rest.
+const OTHER: &str = "[other stacks]";
+
 /// A stack in [`Stacks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(u32);
@@ -23,6 +29,17 @@ pub struct Stacks {
 impl Stacks {
     /// The id of the stack with these frames, innermost first.
     pub fn intern(&mut self, frames: impl IntoIterator<Item = Frame>) -> StackId {
+        if self.stacks.len() < MOST_STACKS {
+            return self.insert(frames);
+        }
+        self.insert([Frame {
+            function: OTHER.to_owned(),
+            file: None,
+            line: None,
+        }])
+    }
+
+    fn insert(&mut self, frames: impl IntoIterator<Item = Frame>) -> StackId {
         let frames: Box<[u32]> = frames
             .into_iter()
             .map(|frame| index(self.frames.insert_full(frame).0))

@@ -100,18 +100,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the programs. `ring_bytes` is a power of two.
+    /// Loads the programs. `ring_bytes` is a power of two; `exact` makes room for exact counts.
     ///
     /// # Errors
     /// The kernel refuses the programs, for want of a capability or because it is too old.
-    pub fn load(attach: Attach, ring_bytes: u32, sink: Sink) -> Result<Self, EngineError> {
+    pub fn load(
+        attach: Attach,
+        ring_bytes: u32,
+        exact: bool,
+        sink: Sink,
+    ) -> Result<Self, EngineError> {
         let mut open = ObjectBuilder::default()
             .open_memory(OBJECT)
             .map_err(EngineError::Load)?;
         for mut map in open.maps_mut() {
-            if map.name() == "EVENTS" {
-                map.set_max_entries(ring_bytes).map_err(EngineError::Load)?;
-            }
+            let entries = match map.name().to_str() {
+                Some("EVENTS") => ring_bytes,
+                Some("EXACT") if !exact => 1,
+                _ => continue,
+            };
+            map.set_max_entries(entries).map_err(EngineError::Load)?;
         }
         if attach == Attach::Single {
             for mut program in open.progs_mut() {
