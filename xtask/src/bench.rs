@@ -63,8 +63,8 @@ struct Lane {
     setup: Setup,
     laravel: Laravel,
     memprof: Option<Memprof>,
-    bpftrace: Option<Bpftrace>,
     times: Vec<Duration>,
+    _bpftrace: Option<Bpftrace>,
     _fpm: Fpm,
 }
 
@@ -149,8 +149,8 @@ impl Lane {
             setup,
             laravel,
             memprof,
-            bpftrace,
             times: Vec::new(),
+            _bpftrace: bpftrace,
             _fpm: fpm,
         })
     }

@@ -93,9 +93,11 @@ fn functions(profile: &RequestProfile, recorder: &Recorder) -> Vec<Holder> {
             (*heaviest, *of) = (bytes, stack);
         }
     }
+    let total: u64 = functions.values().map(|holder| holder.0).sum();
+    let least = (total as f64 * LEAST_SHARE).max(1.0);
     let mut holders: Vec<_> = functions
         .into_values()
-        .filter(|holder| holder.0 > 0)
+        .filter(|holder| holder.0 as f64 >= least)
         .collect();
     holders.sort_unstable_by_key(|&(bytes, _, stack)| std::cmp::Reverse((bytes, stack)));
     holders.truncate(SHOWN_FUNCTIONS);
