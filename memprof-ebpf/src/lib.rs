@@ -18,6 +18,9 @@ pub const MAX_FRAMES: usize = 128;
 /// `yield from` chains are followed this far.
 pub const MAX_GENERATORS: usize = 16;
 
+/// Words of the VM stack that are copied at once: 4 KiB hold some 30 frames.
+pub const WINDOW_WORDS: usize = 512;
+
 /// Slots of [`WorkerState::function_types`].
 pub const TYPE_CACHE: usize = 256;
 

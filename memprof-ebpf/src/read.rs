@@ -24,6 +24,17 @@ pub fn read<T: Pod>(worker: &mut Worker, address: u64) -> Option<T> {
     }
 }
 
+/// Fills the worker's window with what lies at `address`; whether it was there.
+#[inline(always)]
+pub fn read_window(worker: &mut Worker, address: u64) -> bool {
+    let to = (&raw mut worker.state.window).cast();
+    let length = size_of_val(&worker.state.window) as u32;
+    // SAFETY: the window has room for its own length. A page that is not there stays away.
+    let read = unsafe { bpf_probe_read_user(to, length, address as *const _) == 0 };
+    worker.state.window_start = if read { address } else { 0 };
+    read
+}
+
 /// Copies `length` bytes; a page that is not there is brought in on the second try.
 #[inline(always)]
 fn read_bytes(to: *mut u8, address: u64, length: u64) -> bool {

@@ -1,12 +1,13 @@
 //! The walk over the PHP stack, and the id that tells one stack from another.
 
 use memprof_ebpf::{
-    MAX_FRAMES, MAX_GENERATORS, Range, TYPE_CACHE, WalkedFrame, Worker, frame_flags, stack_flags,
+    MAX_FRAMES, MAX_GENERATORS, Range, TYPE_CACHE, WINDOW_WORDS, WalkedFrame, Worker, frame_flags,
+    stack_flags,
 };
 
 use crate::{
     maps::SEEN,
-    read::read,
+    read::{read, read_window},
     repeat::{BREAK, CONTINUE, repeat},
     resolve::{self, mix},
 };
@@ -61,6 +62,7 @@ fn walk(worker: &mut Worker) -> (u64, u32) {
     let current: Option<u64> = read(worker, worker.config.executor_globals + offset);
     worker.state.depth = 0;
     worker.state.waiting = 0;
+    worker.state.window_start = 0;
     let mut walk = Walk {
         worker,
         next: current.unwrap_or(0),
@@ -94,7 +96,7 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
     if at == 0 || worker.state.depth >= MAX_FRAMES as u32 {
         return BREAK;
     }
-    let Some(frame) = read::<ExecuteData>(worker, at) else {
+    let Some(frame) = read_frame(worker, at) else {
         walk.next = 0;
         return BREAK;
     };
@@ -119,6 +121,27 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
     worker.state.frames[worker.state.depth as usize & (MAX_FRAMES - 1)] = walked;
     worker.state.depth += 1;
     CONTINUE
+}
+
+/// The frame at `at`: out of the window, which moves where it does not hold the frame. Callers lie
+/// below, so the window ends with the frame that it was moved for.
+#[inline(always)]
+fn read_frame(worker: &mut Worker, at: u64) -> Option<ExecuteData> {
+    const WINDOW: u64 = WINDOW_WORDS as u64 * 8;
+    if at.wrapping_sub(worker.state.window_start) > WINDOW
+        && !read_window(worker, at.wrapping_sub(WINDOW))
+    {
+        return read(worker, at);
+    }
+    let word = (at.wrapping_sub(worker.state.window_start) / 8) as usize;
+    if word > WINDOW_WORDS {
+        return read(worker, at);
+    }
+    let mut frame = [0; 7];
+    for (index, to) in frame.iter_mut().enumerate() {
+        *to = worker.state.window[word + index];
+    }
+    Some(frame)
 }
 
 /// What kind of frame this is.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TYPE_CACHE};
+use crate::{MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TYPE_CACHE, WINDOW_WORDS};
 
 /// `[start, end)` in the worker's address space.
 #[repr(C)]
@@ -110,6 +110,10 @@ pub struct WorkerState {
     pub generators: [u64; MAX_GENERATORS],
     /// Function addresses whose type is known; the low bit says internal.
     pub function_types: [u64; TYPE_CACHE],
+    /// Where `window` starts in the worker's memory; 0 where it holds nothing.
+    pub window_start: u64,
+    /// A piece of the VM stack, and room for a frame that begins at its last word.
+    pub window: [u64; WINDOW_WORDS + 8],
     /// The registers at the probe, where one of them is named by number.
     pub registers: [u64; 32],
     /// A path that has to be measured.
