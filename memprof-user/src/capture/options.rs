@@ -25,6 +25,8 @@ pub struct AttachOptions {
     pub every: bool,
     /// A request whose peak is above this is logged.
     pub warning: Threshold,
+    /// A request whose peak is above this was in danger.
+    pub critical: Threshold,
     /// The channel in log lines: `production.WARNING`.
     pub app_env: String,
     /// The size of the kernel's ring buffer in bytes.

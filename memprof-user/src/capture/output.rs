@@ -78,6 +78,8 @@ struct External<'a> {
     recorded: bool,
     request: Asked<'a>,
     memory_limit_bytes: Option<u64>,
+    /// The highest threshold that the peak is above.
+    above: Option<&'static str>,
     /// Events of this request that did not arrive: its figures lack what they told.
     lost_events: u64,
     /// Bytes asked for when the limit was hit.
@@ -165,7 +167,13 @@ impl Output {
         if !(is_high || is_grown || every) {
             return Ok(());
         }
-        let external = external(finished, pool, self.options.mode, recorder);
+        let is_critical = last.real_peak > self.options.critical.bytes(last.limit);
+        let above = match (is_critical, is_high) {
+            (true, _) => Some("critical"),
+            (false, true) => Some("warning"),
+            (false, false) => None,
+        };
+        let external = external(finished, pool, self.options.mode, above, recorder);
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
@@ -372,6 +380,7 @@ fn external<'a>(
     finished: &'a Finished,
     pool: &'a str,
     mode: Mode,
+    above: Option<&'static str>,
     recorder: &Recorder,
 ) -> External<'a> {
     let profile = &finished.profile;
@@ -386,6 +395,7 @@ fn external<'a>(
             script: &profile.info.script,
         },
         memory_limit_bytes: profile.last().map(|last| last.limit),
+        above,
         lost_events: profile.lost_events,
         limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
         growth: growth(profile, recorder),

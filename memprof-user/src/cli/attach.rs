@@ -44,7 +44,7 @@ pub(super) struct AttachArgs {
     /// Log requests above this: MiB, or a share of the worker's memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "75%")]
     warning: Threshold,
-    /// Requests above this are in danger: MiB, or a share of the worker's memory_limit
+    /// Mark requests above this as critical: MiB, or a share of the worker's memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "87.5%")]
     critical: Threshold,
     /// The channel in log lines
@@ -112,6 +112,7 @@ impl AttachArgs {
             json: self.json,
             every: self.every,
             warning: self.warning,
+            critical: self.critical,
             app_env: self.app_env,
             ring_size_bytes: self.ring_size,
             single_uprobes: self.single_uprobes,
@@ -204,6 +205,7 @@ mod tests {
         assert_eq!((options.mode, options.sample_rate), (Mode::Light, 0.01));
         assert_eq!(options.out, PathBuf::from("/var/log/memprof/www"));
         assert_eq!(options.warning, Threshold::ShareOfLimit(0.75));
+        assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
         assert_eq!(
             (options.duration, options.ring_size_bytes),
             (None, 32 << 20)
