@@ -26,7 +26,7 @@ use super::{
     workers::{Counts, FollowError, Workers},
 };
 use crate::{
-    fpm::{Follower, FpmError},
+    fpm::{Follower, FpmError, in_first_pid_namespace},
     record::summary::{Overhead, Summary},
 };
 
@@ -54,6 +54,12 @@ pub enum AttachError {
     /// The records can't be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// Probes would not know the workers by the ids that memprof knows.
+    #[error(
+        "memprof runs in a pid namespace of its own, where process ids are not those that probes \
+         see: run it on the host, or in a container with --pid=host"
+    )]
+    PidNamespace,
     /// The signals can't be caught.
     #[error("signal handlers can't be installed")]
     Signals(#[source] std::io::Error),
@@ -64,6 +70,9 @@ pub enum AttachError {
 /// # Errors
 /// Nothing to attach to, nothing that can be attached to, or nowhere to write.
 pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
+    if in_first_pid_namespace() == Some(false) {
+        return Err(AttachError::PidNamespace);
+    }
     let stop = stop_flag()?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();

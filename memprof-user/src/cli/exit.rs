@@ -96,6 +96,7 @@ impl Exit {
                     Self::Unsupported
                 })
             }
+            AttachError::PidNamespace => Some(Self::Unsupported),
             AttachError::Output(_) | AttachError::Signals(_) => None,
         }
     }

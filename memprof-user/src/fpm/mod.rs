@@ -19,7 +19,7 @@ pub use error::FpmError;
 pub use follow::{Change, Follower};
 pub use live::{Builds, LiveError, LivePhp, MappedSite};
 pub use maps::{MappedFile, Mapping, Mappings};
-pub use process::{Executable, ProcessId};
+pub use process::{Executable, ProcessId, in_first_pid_namespace};
 pub use target::Target;
 
 /// A php-fpm master.

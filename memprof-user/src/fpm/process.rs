@@ -35,6 +35,14 @@ pub struct Executable {
     pub inode: u64,
 }
 
+/// Whether process ids here are those of the whole machine; `None` where it can't be told.
+pub fn in_first_pid_namespace() -> Option<bool> {
+    /// `PROC_PID_INIT_INO` (linux/proc_fs.h): the first namespace's inode on every Linux.
+    const FIRST: u64 = 0xEFFF_FFFC;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?;
+    Some(std::os::unix::fs::MetadataExt::ino(&namespace) == FIRST)
+}
+
 impl ProcessId {
     /// The process that has this id now.
     ///

@@ -6,8 +6,8 @@ use procfs::sys::kernel::Version;
 use super::Check;
 use crate::cli::exit::{Exit, sudo_line};
 
-/// The BPF ring buffer, without which no event comes out.
-const RING_BUFFER: (u8, u8) = (5, 8);
+/// Sleepable uprobe programs: a name on a page that is not there is brought in.
+const SLEEPABLE_UPROBES: (u8, u8) = (6, 0);
 /// `BPF_TRACE_UPROBE_MULTI`
 const UPROBE_MULTI: (u8, u8) = (6, 6);
 
@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub effective_capabilities: Option<u64>,
     /// Capabilities count in the first user namespace only.
     pub in_first_user_namespace: Option<bool>,
+    /// BPF programs see the process ids of the first pid namespace only.
+    pub in_first_pid_namespace: Option<bool>,
     /// /sys/kernel/security/lockdown: `[none] integrity confidentiality`
     pub lockdown: Option<String>,
     /// /proc/sys/kernel/yama/ptrace_scope
@@ -38,6 +40,7 @@ impl Facts {
             has_btf: std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
             effective_capabilities: status.ok().map(|status| status.capeff),
             in_first_user_namespace: read("/proc/self/uid_map").map(|map| is_whole_uid_map(&map)),
+            in_first_pid_namespace: crate::fpm::in_first_pid_namespace(),
             lockdown: read("/sys/kernel/security/lockdown"),
             ptrace_scope: read("/proc/sys/kernel/yama/ptrace_scope")
                 .and_then(|scope| scope.trim().parse().ok()),
@@ -58,6 +61,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         kernel(facts),
         btf(facts),
         capabilities(facts),
+        pid_namespace(facts),
         lockdown(facts),
         ptrace_scope(facts),
     ]
@@ -82,14 +86,14 @@ fn kernel(facts: &Facts) -> Check {
         return Check::warning(
             "kernel",
             "its version could not be read",
-            "memprof needs Linux 5.8 or newer",
+            "memprof needs Linux 6.0 or newer",
         );
     };
     let release = (kernel.major, kernel.minor);
     let found = format!("{}.{}.{}", kernel.major, kernel.minor, kernel.patch);
-    if release < RING_BUFFER {
-        let found = format!("{found}, which has no BPF ring buffer");
-        Check::missing(Exit::Unsupported, "kernel", found, "run Linux 5.8 or newer")
+    if release < SLEEPABLE_UPROBES {
+        let found = format!("{found}, which has no sleepable uprobes");
+        Check::missing(Exit::Unsupported, "kernel", found, "run Linux 6.0 or newer")
     } else if release < UPROBE_MULTI {
         let found =
             format!("{found}: probes are attached one by one, attaching and detaching take longer");
@@ -165,6 +169,19 @@ fn capabilities(facts: &Facts) -> Check {
     }
 }
 
+fn pid_namespace(facts: &Facts) -> Check {
+    const NAME: &str = "pid namespace";
+    let cure = "run memprof on the host, or in a container with --pid=host";
+    match facts.in_first_pid_namespace {
+        Some(true) => Check::ok(NAME, "the host's"),
+        Some(false) => {
+            let found = "a container's own: its process ids are not those that probes see";
+            Check::missing(Exit::Unsupported, NAME, found, cure)
+        }
+        None => Check::warning(NAME, "/proc/self/ns/pid could not be read", cure),
+    }
+}
+
 fn lockdown(facts: &Facts) -> Check {
     const NAME: &str = "lockdown";
     let Some(text) = &facts.lockdown else {
@@ -212,6 +229,7 @@ mod tests {
             has_btf: true,
             effective_capabilities: Some(1 << CAP_SYS_PTRACE | 1 << CAP_BPF | 1 << CAP_PERFMON),
             in_first_user_namespace: Some(true),
+            in_first_pid_namespace: Some(true),
             lockdown: Some("[none] integrity confidentiality\n".to_owned()),
             ptrace_scope: Some(1),
             has_engine: true,
@@ -241,11 +259,11 @@ mod tests {
             [("kernel".to_owned(), Status::Warning)]
         );
         assert_eq!(
-            statuses(&kernel(5, 7)),
+            statuses(&kernel(5, 19)),
             [("kernel".to_owned(), Status::Missing(Exit::Unsupported))]
         );
         assert_eq!(
-            statuses(&kernel(5, 8)),
+            statuses(&kernel(6, 0)),
             [("kernel".to_owned(), Status::Warning)]
         );
     }
@@ -305,6 +323,16 @@ mod tests {
             ("yama ptrace_scope".to_owned(), denied),
         ];
         assert_eq!(statuses(&facts), expected);
+    }
+
+    #[test]
+    fn a_container_with_process_ids_of_its_own_is_refused() {
+        let facts = Facts {
+            in_first_pid_namespace: Some(false),
+            ..good()
+        };
+        let expected = Status::Missing(Exit::Unsupported);
+        assert_eq!(statuses(&facts), [("pid namespace".to_owned(), expected)]);
     }
 
     #[test]
