@@ -71,6 +71,18 @@ fn a_request_that_hits_the_limit_says_so_and_fails_as_it_would_have() {
             "{bug}: {}",
             finished.stderr
         );
+        if bug == "recursion" {
+            assert!(
+                finished.stderr.contains("in a recursion of "),
+                "{}",
+                finished.stderr
+            );
+            assert!(
+                finished.stderr.contains("CompanyScope->apply"),
+                "{}",
+                finished.stderr
+            );
+        }
         let records = finished.records().unwrap();
         let record = died(&records);
         let external = &record["external"];

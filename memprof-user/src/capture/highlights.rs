@@ -1,13 +1,19 @@
 //! The requests that took most memory, for the end of a run: by path, with who held it.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 use super::{
     output::NO_PHP_CODE,
     recorder::{Finished, Recorder},
 };
 use crate::{
-    profile::{RequestProfile, StackId},
+    profile::{
+        RequestProfile, StackId,
+        recursion::{self, Recursion},
+    },
     record::{checkpoint::Label, frame::Frame, units::Mib},
 };
 
@@ -17,6 +23,8 @@ const MOST_PATHS: usize = 1000;
 const SHOWN_PATHS: usize = 5;
 /// Functions that are shown of a path.
 const SHOWN_FUNCTIONS: usize = 5;
+/// Functions that are shown of a recursion.
+const SHOWN_CIRCLE: usize = 24;
 /// A function is shown from this share of the whole on.
 const LEAST_SHARE: f64 = 0.02;
 /// Callers that are shown of a function.
@@ -126,24 +134,65 @@ impl fmt::Display for Highlights {
                 "growth of the heap, in MiB"
             };
             writeln!(to, "{path}: from {start} to {peak} MiB{limit}; {what}:")?;
+            let mut told = BTreeSet::new();
             for holder in &highlight.functions {
-                write_holder(to, holder)?;
+                write_holder(to, holder, &mut told)?;
             }
         }
         Ok(())
     }
 }
 
-fn write_holder(to: &mut fmt::Formatter<'_>, holder: &Holder) -> fmt::Result {
+/// `told` holds the functions of the recursion that was written before, which is not repeated.
+fn write_holder<'a>(
+    to: &mut fmt::Formatter<'_>,
+    holder: &'a Holder,
+    told: &mut BTreeSet<&'a str>,
+) -> fmt::Result {
     let mut frames = holder.stack.iter();
     let innermost = frames.next().map_or(NO_PHP_CODE.to_owned(), line);
     writeln!(to, "{:>9}  {innermost}", mib(holder.bytes))?;
+    if let Some(recursion) = recursion::find(&holder.stack) {
+        let circle = || {
+            holder
+                .stack
+                .iter()
+                .skip(recursion.start)
+                .take(recursion.length)
+        };
+        let functions = circle().map(|frame| frame.function.as_str()).collect();
+        if *told == functions {
+            return writeln!(to, "             in the same recursion");
+        }
+        *told = functions;
+        return write_recursion(to, circle(), recursion);
+    }
     for caller in frames.by_ref().take(SHOWN_CALLERS) {
         writeln!(to, "             < {}", line(caller))?;
     }
     match frames.count() {
         0 => Ok(()),
         more => writeln!(to, "             < {more} more"),
+    }
+}
+
+/// A recursion is told as the circle that it is, not as the few frames that happen to be innermost.
+fn write_recursion<'a>(
+    to: &mut fmt::Formatter<'_>,
+    circle: impl Iterator<Item = &'a Frame> + Clone,
+    recursion: Recursion,
+) -> fmt::Result {
+    let Recursion { length, times, .. } = recursion;
+    writeln!(
+        to,
+        "             in a recursion of {length} functions, at least {times} times:"
+    )?;
+    for caller in circle.clone().take(SHOWN_CIRCLE) {
+        writeln!(to, "             < {}", line(caller))?;
+    }
+    match circle.skip(SHOWN_CIRCLE).count() {
+        0 => Ok(()),
+        more => writeln!(to, "             < {more} more, and again"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one request did: checkpoints and growth by stack. Pure: events in, numbers out.
 
 mod ledger;
+pub mod recursion;
 mod request;
 mod stacks;
 
