@@ -46,6 +46,7 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
         huge_bytes: huge_bytes(worker),
         chunks,
         cached_chunks,
+        lost: worker.state.lost,
         tried: UNKNOWN,
         stack: 0,
     }

@@ -327,6 +327,8 @@ pub struct CheckpointEvent {
     pub chunks: u32,
     /// Chunks kept for later; they count in `real_size`.
     pub cached_chunks: u32,
+    /// [`WorkerState::lost`]
+    pub lost: u64,
     /// For [`Moment::LimitError`]: the bytes asked for.
     pub tried: u64,
     /// For [`Moment::LimitError`] and [`Moment::ChunkTaken`]: the stack, or 0.

@@ -47,6 +47,7 @@ pub struct Recorder {
     running: HashMap<u32, Running>,
     steps: Vec<Step>,
     errors: BTreeMap<&'static str, u64>,
+    received: u64,
     unix_offset: f64,
 }
 
@@ -66,12 +67,14 @@ impl Recorder {
             running: HashMap::new(),
             steps: Vec::new(),
             errors: BTreeMap::new(),
+            received: 0,
             unix_offset,
         }
     }
 
     /// Takes in one event.
     pub fn event(&mut self, event: Event<'_>) {
+        self.received += 1;
         match event {
             Event::Request(event) => self.request(event),
             Event::Checkpoint(event) => self.checkpoint(event),
@@ -113,6 +116,12 @@ impl Recorder {
     #[must_use]
     pub fn errors(&self) -> &BTreeMap<&'static str, u64> {
         &self.errors
+    }
+
+    /// How many events were taken in.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     fn count(&mut self, cause: &'static str) {
@@ -257,5 +266,6 @@ fn counters(event: &CheckpointEvent) -> Option<Counters> {
         huge_bytes: known(event.huge_bytes),
         chunks: event.chunks,
         cached_chunks: event.cached_chunks,
+        lost_events: event.lost,
     })
 }
