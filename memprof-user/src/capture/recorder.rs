@@ -17,6 +17,9 @@ pub const WATCHED_FILES: [(&str, Label); 1] = [(
     Label::BeforeProviders,
 )];
 
+/// What is counted for a request that still ran when memprof detached, or whose last event was lost.
+const END_NOT_SEEN: &str = "requests whose end was not seen";
+
 /// A request that is over.
 #[derive(Debug)]
 pub struct Finished {
@@ -101,6 +104,13 @@ impl Recorder {
         self.names.request_started(pid);
     }
 
+    /// Nothing follows any more: what still runs has no end.
+    pub fn close(&mut self) {
+        for _ in std::mem::take(&mut self.running) {
+            self.count(END_NOT_SEEN);
+        }
+    }
+
     /// The frames of a stack, innermost first.
     pub fn frames(&self, stack: StackId) -> Vec<Frame> {
         self.stacks.frames(stack).cloned().collect()
@@ -155,7 +165,7 @@ impl Recorder {
             profile: RequestProfile::new(info, recorded),
         };
         if self.running.insert(pid, running).is_some() {
-            self.count("requests whose end was lost");
+            self.count(END_NOT_SEEN);
         }
         self.steps.push(Step::Started {
             pid: pid.cast_signed(),

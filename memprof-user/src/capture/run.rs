@@ -262,6 +262,7 @@ impl Run<'_> {
     fn finish(mut self, started: Timestamp) -> Result<(), AttachError> {
         self.workers.detach();
         self.take_all_events()?;
+        self.recorder.borrow_mut().close();
         if self.options.mode == Mode::Exact {
             self.add_exact()?;
         }
