@@ -18,6 +18,8 @@ const CHUNK_SIZE: u64 = 2 << 20;
 const PAGE_SIZE: u64 = 4096;
 /// Pages of a run in its page map entry, `ZEND_MM_LRUN_PAGES`.
 const RUN_PAGES: u32 = 0x3ff;
+/// Number of a run's bin in its page map entry, `ZEND_MM_SRUN_BIN_NUM`.
+const BIN_NUMBER: u32 = 0x1f;
 /// Newest huge blocks that are searched for one that was resized.
 const HUGE_LIMIT: u32 = 64;
 
@@ -45,8 +47,7 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
         }
         cookie::PAGES_COLLECTED => {
             registers.spread(worker);
-            let run = run_of_entry(worker, cookie);
-            grew(pid, worker, Change::PagesFreed, run, UNKNOWN);
+            pages_collected(pid, worker, cookie);
         }
         cookie::HUGE_TAKEN => huge(pid, worker, Change::HugeTaken, registers.result()),
         cookie::HUGE_RESIZED => huge(pid, worker, Change::HugeResized, registers.result()),
@@ -100,9 +101,42 @@ fn pages_resized(pid: u32, worker: &mut Worker, cookie: u64) {
     grew(pid, worker, Change::PagesResized, run, pages * PAGE_SIZE);
 }
 
-/// The run whose page map entry is at `base + index * scale + displacement`.
+/// A run of small blocks is about to be emptied; its old entry still tells the bin, and that the length.
+#[inline(always)]
+fn pages_collected(pid: u32, worker: &mut Worker, cookie: u64) {
+    let run = run_of_entry(worker, cookie);
+    let bytes = match read::<u32>(worker, address_of_entry(worker, cookie)) {
+        Some(entry) => pages_of_bin(entry & BIN_NUMBER) * PAGE_SIZE,
+        None => UNKNOWN,
+    };
+    grew(pid, worker, Change::PagesFreed, run, bytes);
+}
+
+/// Pages of a run of small blocks of this bin: Zend/zend_alloc_sizes.h, the same from 7.4 to 8.5.
+#[inline(always)]
+fn pages_of_bin(bin: u32) -> u64 {
+    match bin {
+        16 | 20 | 24 | 28 => 5,
+        17 | 21 | 25 | 29 => 3,
+        22 | 23 => 2,
+        26 => 7,
+        27 => 4,
+        _ => 1,
+    }
+}
+
+/// The run whose page map entry the site stores.
 #[inline(always)]
 fn run_of_entry(worker: &Worker, cookie: u64) -> u64 {
+    let entry = address_of_entry(worker, cookie);
+    let chunk = entry & !(CHUNK_SIZE - 1);
+    let in_map = (entry - chunk).wrapping_sub(u64::from(worker.config.offsets.chunk_map));
+    chunk + (in_map / 4 & 0x1ff) * PAGE_SIZE
+}
+
+/// The page map entry at `base + index * scale + displacement`.
+#[inline(always)]
+fn address_of_entry(worker: &Worker, cookie: u64) -> u64 {
     let base = spread_register(worker, cookie >> 8);
     let index_register = cookie >> 13 & 31;
     let index = if index_register == 31 {
@@ -111,10 +145,7 @@ fn run_of_entry(worker: &Worker, cookie: u64) -> u64 {
         spread_register(worker, index_register) << (cookie >> 18 & 3)
     };
     let displacement = (cookie >> 32) as u32 as i32 as i64 as u64;
-    let entry = base.wrapping_add(index).wrapping_add(displacement);
-    let chunk = entry & !(CHUNK_SIZE - 1);
-    let in_map = (entry - chunk).wrapping_sub(u64::from(worker.config.offsets.chunk_map));
-    chunk + (in_map / 4 & 0x1ff) * PAGE_SIZE
+    base.wrapping_add(index).wrapping_add(displacement)
 }
 
 /// A huge block was taken or resized: its size stands in its node of the heap's list.

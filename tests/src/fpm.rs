@@ -158,6 +158,11 @@ impl Fpm {
             .collect())
     }
 
+    /// The name of its first pool.
+    pub fn pool(&self) -> &str {
+        self.settings.pools.first().map_or("", |pool| &pool.name)
+    }
+
     /// The copy of php-fpm that runs, as a path on this machine.
     pub fn binary(&self) -> PathBuf {
         self.folder.path().join("php-fpm")
@@ -211,12 +216,7 @@ impl Fpm {
     /// # Errors
     /// As [`Request::send`].
     pub fn get(&self, uri: &str) -> Result<Response> {
-        let pool = self
-            .settings
-            .pools
-            .first()
-            .context("this php-fpm was given no pool")?;
-        self.script(uri).send(&self.socket(&pool.name))
+        self.script(uri).send(&self.socket(self.pool()))
     }
 
     /// The request that [`Fpm::get`] sends, to be sent elsewhere or with headers.

@@ -3,6 +3,7 @@
 //! A test takes a [`PhpBuild`], starts an [`Fpm`] of it, sends [`fcgi::Request`]s, and runs [`Memprof`] against it.
 //! Everything it starts is its own: a copy of the binary, a folder, a socket; all of it goes when the value is dropped.
 
+pub mod attached;
 pub mod fcgi;
 mod fpm;
 mod laravel;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -45,12 +46,28 @@ impl Finished {
     /// # Errors
     /// When a line is no JSON.
     pub fn records(&self) -> Result<Vec<Value>> {
-        let parse = |line| {
-            serde_json::from_str(line)
-                .with_context(|| format!("memprof wrote a line that is no JSON: {line}"))
-        };
-        self.stdout.lines().map(parse).collect()
+        parse(&self.stdout)
     }
+
+    /// The last line of `--json`: the summary.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn summary(&self) -> Result<Value> {
+        let mut records = self.records()?;
+        let last = records.pop().filter(|line| line["record"] == "summary");
+        let mut last =
+            last.with_context(|| format!("no summary; memprof said:\n{}", self.stderr))?;
+        Ok(last["context"].take())
+    }
+}
+
+fn parse(lines: &str) -> Result<Vec<Value>> {
+    let parse = |line| {
+        serde_json::from_str(line)
+            .with_context(|| format!("memprof wrote a line that is no JSON: {line}"))
+    };
+    lines.lines().map(parse).collect()
 }
 
 impl Memprof {
@@ -90,6 +107,40 @@ impl Memprof {
                 return Ok(memprof);
             }
         }
+    }
+
+    /// The records with this name that `--json` has printed so far, as soon as there are so many.
+    ///
+    /// # Errors
+    /// When there are fewer after 60 s, or a line is no JSON.
+    pub fn wait_for(&self, record: &str, count: usize) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            let mut found = self.printed()?;
+            found.retain(|line| line["record"] == record);
+            if found.len() >= count {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "memprof printed {} {record} records in {} s, not {count}; it said:\n{}",
+                    found.len(),
+                    END_LIMIT.as_secs(),
+                    self.seen
+                );
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The whole lines that it has printed.
+    fn printed(&self) -> Result<Vec<Value>> {
+        // memprof writes where this file stands: reading must not move it.
+        let mut bytes = vec![0; usize::try_from(self.output.metadata()?.len())?];
+        let read = self.output.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        parse(&String::from_utf8_lossy(&bytes[..end]))
     }
 
     /// Its process id.

@@ -15,7 +15,7 @@ use super::{
     recorder::{Finished, Recorder},
 };
 use crate::{
-    profile::{RequestProfile, StackId, StackTotals},
+    profile::{Checkpoint, RequestProfile, StackId, StackTotals},
     record::{
         Record,
         checkpoint::{CheckpointRecord, Label, Measurement},
@@ -80,10 +80,11 @@ struct External<'a> {
     memory_limit_bytes: Option<u64>,
     /// The highest threshold that the peak is above.
     above: Option<&'static str>,
-    /// Events of this request that did not arrive: its figures lack what they told.
-    lost_events: u64,
     /// Bytes asked for when the limit was hit.
     limit_error_tried_bytes: Option<u64>,
+    /// Events of this request that were lost: what is told of it is incomplete where this is not 0.
+    lost_events: u64,
+    checkpoints: Vec<CheckpointLine>,
     growth: Option<Growth>,
     chunk_growth: Vec<ChunkGrowthLine>,
 }
@@ -95,6 +96,20 @@ struct Asked<'a> {
     script: &'a str,
 }
 
+/// The heap at a checkpoint, to the byte.
+#[derive(Debug, Serialize)]
+struct CheckpointLine {
+    label: Label,
+    /// `memory_get_usage(true)`
+    current_bytes: u64,
+    /// `memory_get_peak_usage(true)`
+    peak_bytes: u64,
+    /// Page runs and huge blocks in use, as the heap counts them itself.
+    used_bytes: Option<u64>,
+    /// Page runs and huge blocks taken in this request so far, less those freed, as the probes saw them.
+    held_bytes: Option<i64>,
+}
+
 /// Page runs and huge blocks of one request, in bytes.
 #[derive(Debug, Serialize)]
 struct Growth {
@@ -102,6 +117,8 @@ struct Growth {
     freed_bytes: u64,
     held_at_peak_bytes: u64,
     unattributed_at_peak_bytes: Option<i64>,
+    /// Runs and blocks freed or resized that were taken before the request, whose size is not known.
+    unknown_size_count: u64,
     top: Vec<StackLine>,
 }
 
@@ -396,11 +413,23 @@ fn external<'a>(
         },
         memory_limit_bytes: profile.last().map(|last| last.limit),
         above,
-        lost_events: profile.lost_events,
         limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
+        lost_events: profile.lost_events(),
+        checkpoints: checkpoints(profile),
         growth: growth(profile, recorder),
         chunk_growth: chunk_growth(profile, recorder),
     }
+}
+
+fn checkpoints(profile: &RequestProfile) -> Vec<CheckpointLine> {
+    let line = |seen: &Checkpoint| CheckpointLine {
+        label: seen.label,
+        current_bytes: seen.counters.real_size,
+        peak_bytes: seen.counters.real_peak,
+        used_bytes: seen.counters.used_bytes(),
+        held_bytes: seen.ledger_bytes,
+    };
+    profile.checkpoints.iter().map(line).collect()
 }
 
 fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
@@ -426,6 +455,7 @@ fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
         freed_bytes: ledger.freed_bytes(),
         held_at_peak_bytes: ledger.peak_bytes(),
         unattributed_at_peak_bytes: profile.unattributed_bytes(),
+        unknown_size_count: ledger.freed_unknown(),
         top: top.collect(),
     })
 }

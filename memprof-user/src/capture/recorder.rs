@@ -17,6 +17,9 @@ pub const WATCHED_FILES: [(&str, Label); 1] = [(
     Label::BeforeProviders,
 )];
 
+/// What is counted for a request that still ran when memprof detached, or whose last event was lost.
+const END_NOT_SEEN: &str = "requests whose end was not seen";
+
 /// A request that is over.
 #[derive(Debug)]
 pub struct Finished {
@@ -47,6 +50,7 @@ pub struct Recorder {
     running: HashMap<u32, Running>,
     steps: Vec<Step>,
     errors: BTreeMap<&'static str, u64>,
+    received: u64,
     unix_offset: f64,
 }
 
@@ -54,8 +58,6 @@ struct Running {
     number: u32,
     recorded: bool,
     profile: RequestProfile,
-    /// The worker's lost events at the first moment that was seen of the request.
-    lost_before: Option<u64>,
 }
 
 impl Recorder {
@@ -69,12 +71,14 @@ impl Recorder {
             running: HashMap::new(),
             steps: Vec::new(),
             errors: BTreeMap::new(),
+            received: 0,
             unix_offset,
         }
     }
 
     /// Takes in one event.
     pub fn event(&mut self, event: Event<'_>) {
+        self.received += 1;
         match event {
             Event::Request(event) => self.request(event),
             Event::Checkpoint(event) => self.checkpoint(event),
@@ -101,6 +105,13 @@ impl Recorder {
         self.names.request_started(pid);
     }
 
+    /// Nothing follows any more: what still runs has no end.
+    pub fn close(&mut self) {
+        for _ in std::mem::take(&mut self.running) {
+            self.count(END_NOT_SEEN);
+        }
+    }
+
     /// The frames of a stack, innermost first.
     pub fn frames(&self, stack: StackId) -> Vec<Frame> {
         self.stacks.frames(stack).cloned().collect()
@@ -123,6 +134,12 @@ impl Recorder {
     #[must_use]
     pub fn errors(&self) -> &BTreeMap<&'static str, u64> {
         &self.errors
+    }
+
+    /// How many events were taken in.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     fn count(&mut self, cause: &'static str) {
@@ -154,10 +171,9 @@ impl Recorder {
             number: event.header.request,
             recorded,
             profile: RequestProfile::new(info, recorded),
-            lost_before: None,
         };
         if self.running.insert(pid, running).is_some() {
-            self.count("requests whose end was lost");
+            self.count(END_NOT_SEEN);
         }
         self.steps.push(Step::Started {
             pid: pid.cast_signed(),
@@ -181,8 +197,6 @@ impl Recorder {
             return;
         };
         let profile = &mut running.profile;
-        let lost_before = *running.lost_before.get_or_insert(event.lost);
-        profile.lost_events = event.lost - lost_before.min(event.lost);
         match moment {
             Moment::RequestStart => profile.checkpoint(Label::RequestStart, counters, time),
             Moment::SendHeaders => profile.checkpoint(Label::ResponseReady, counters, time),
@@ -270,5 +284,6 @@ fn counters(event: &CheckpointEvent) -> Option<Counters> {
         huge_bytes: known(event.huge_bytes),
         chunks: event.chunks,
         cached_chunks: event.cached_chunks,
+        lost_events: event.lost,
     })
 }

@@ -27,11 +27,13 @@ use super::{
 };
 use crate::{
     fpm::{Follower, FpmError, in_first_pid_namespace},
-    record::summary::{Overhead, Summary},
+    record::summary::{Events, Overhead, Summary},
 };
 
 /// How often the ring is emptied: at a million events a second, 50 ms fill 3 MiB of it.
 const LOOK_AT_EVENTS: Duration = Duration::from_millis(50);
+/// Events taken before anything else is looked at: a tenth of a second's at a million a second.
+const EVENTS_AT_ONCE: usize = 100_000;
 /// How often /proc is looked at for workers that came or went.
 const LOOK_AT_WORKERS: Duration = Duration::from_millis(250);
 /// How often the line on the terminal is renewed.
@@ -175,7 +177,7 @@ impl Run<'_> {
                 .duration
                 .is_none_or(|limit| start.elapsed() < limit)
         {
-            self.take_events()?;
+            let taken = self.take_events()?;
             if looked.elapsed() >= LOOK_AT_WORKERS {
                 looked = Instant::now();
                 self.look_at_workers(follower)?;
@@ -184,7 +186,9 @@ impl Run<'_> {
                 shown = Instant::now();
                 self.show_status();
             }
-            std::thread::sleep(LOOK_AT_EVENTS);
+            if taken < EVENTS_AT_ONCE {
+                std::thread::sleep(LOOK_AT_EVENTS);
+            }
         }
         if status {
             eprintln!();
@@ -192,8 +196,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn take_events(&mut self) -> Result<(), AttachError> {
-        self.engine.drain()?;
+    /// Takes in what is in the ring, [`EVENTS_AT_ONCE`] at most; how many events there were.
+    fn take_events(&mut self) -> Result<usize, AttachError> {
+        let taken = self.engine.drain(EVENTS_AT_ONCE)?;
         let steps = self.recorder.borrow_mut().take_steps();
         for step in steps {
             match step {
@@ -217,11 +222,21 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(taken)
+    }
+
+    /// Takes in all that is in the ring; for when nobody fills it any more.
+    fn take_all_events(&mut self) -> Result<(), AttachError> {
+        while self.take_events()? == EVENTS_AT_ONCE {}
         Ok(())
     }
 
     fn look_at_workers(&mut self, follower: &mut Follower) -> Result<(), AttachError> {
         let change = follower.look()?;
+        if !change.gone.is_empty() {
+            // Their last requests may still be in the ring.
+            self.take_all_events()?;
+        }
         for worker in change.gone {
             self.workers.forget(&self.engine, worker.process.pid);
             self.recorder.borrow_mut().forget(worker.process.pid);
@@ -260,7 +275,8 @@ impl Run<'_> {
     /// Detaches first, then takes what is left in the ring, and writes.
     fn finish(mut self, started: Timestamp) -> Result<(), AttachError> {
         self.workers.detach();
-        self.take_events()?;
+        self.take_all_events()?;
+        self.recorder.borrow_mut().close();
         if self.options.mode == Mode::Exact {
             self.add_exact()?;
         }
@@ -312,6 +328,11 @@ impl Run<'_> {
             requests_seen: counts.requests,
             requests_recorded: self.requests_recorded,
             records: self.output.records().clone(),
+            events: Events {
+                sent: counts.sent + counts.lost,
+                received: recorder.received(),
+                lost: counts.lost,
+            },
             lost_events: Some(lost),
             errors,
             overhead: self.overhead(counts),
@@ -352,7 +373,10 @@ fn print_summary(summary: &Summary, out: &Path) {
     }
     let lost = summary.lost_events.iter().flatten();
     for (cause, count) in lost {
-        eprintln!("  lost: {count} events ({cause})");
+        eprintln!(
+            "  lost: {count} of {} events ({cause})",
+            summary.events.sent
+        );
     }
     for (cause, count) in &summary.errors {
         eprintln!("  error: {count} x {cause}");

@@ -44,6 +44,8 @@ pub struct Counters {
     pub chunks: u32,
     /// Chunks kept for later; they count in `real_size`.
     pub cached_chunks: u32,
+    /// Events of this worker that were lost so far, in this request and before it.
+    pub lost_events: u64,
 }
 
 impl Counters {
@@ -90,8 +92,6 @@ pub struct RequestProfile {
     pub chunk_growth: IndexMap<StackId, ChunkGrowth>,
     /// The memory limit was hit: bytes asked for, and the stack of the first time.
     pub limit_error: Option<(u64, StackId)>,
-    /// Events of this request that are known to be lost.
-    pub lost_events: u64,
     /// What no probe saw, at the high-water mark; see [`RequestProfile::unattributed_bytes`].
     unattributed: Option<i64>,
     last_gap: i64,
@@ -110,7 +110,6 @@ impl RequestProfile {
             ledger: recorded.then(Ledger::default),
             chunk_growth: IndexMap::new(),
             limit_error: None,
-            lost_events: 0,
             unattributed: None,
             last_gap: 0,
             peak_at_last_gap: 0,
@@ -206,6 +205,16 @@ impl RequestProfile {
         self.last
     }
 
+    /// Events lost between the first and the last counters seen.
+    #[must_use]
+    pub fn lost_events(&self) -> u64 {
+        let first = self.checkpoints.first().map(|first| first.counters);
+        match (first, self.last) {
+            (Some(first), Some(last)) => last.lost_events.saturating_sub(first.lost_events),
+            _ => 0,
+        }
+    }
+
     /// `memory_get_peak_usage(true)` at the end, in bytes.
     #[must_use]
     pub fn real_peak(&self) -> Option<u64> {
@@ -242,6 +251,7 @@ mod tests {
             huge_bytes: Some(huge),
             chunks,
             cached_chunks: 0,
+            lost_events: 0,
         }
     }
 
@@ -270,6 +280,19 @@ mod tests {
         let growth = request.chunk_growth[&StackId::NONE];
         assert_eq!((growth.count, growth.bytes), (2, 6 << 20));
         assert_eq!(request.unattributed_bytes(), None);
+    }
+
+    #[test]
+    fn events_lost_before_the_request_are_not_its_own() {
+        let mut request = RequestProfile::new(RequestInfo::default(), true);
+        let lost = |events| Counters {
+            lost_events: events,
+            ..counters(1, 3, 0)
+        };
+        request.checkpoint(Label::RequestStart, lost(7), 1.0);
+        assert_eq!(request.lost_events(), 0);
+        request.close(lost(12));
+        assert_eq!(request.lost_events(), 5);
     }
 
     #[test]

@@ -17,12 +17,14 @@ pub struct Summary {
     pub ended: Timestamp,
     /// The mode, as `light`.
     pub mode: String,
-    /// Requests that ended while the run watched.
+    /// Requests that started while the run watched.
     pub requests_seen: u64,
     /// Those of them that were recorded in full.
     pub requests_recorded: u64,
     /// How many records were written, by [`Record::NAME`].
     pub records: IndexMap<String, u64>,
+    /// How many events the probes made, and what became of them.
+    pub events: Events,
     /// Events that did not arrive, by cause; empty when none was lost, `null` when they could not be counted.
     pub lost_events: Option<IndexMap<String, u64>>,
     /// What went wrong, by cause.
@@ -35,6 +37,17 @@ impl Record for Summary {
     const NAME: &'static str = "summary";
     const MESSAGE: &'static str = "memprof summary";
     const LEVEL: Level = Level::Info;
+}
+
+/// The way of the events from the probes to memprof: `sent` is `received` and `lost`, all counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// What the ring took and what it had no room for, counted in the kernel.
+    pub sent: u64,
+    /// What arrived, counted by memprof.
+    pub received: u64,
+    /// What the ring had no room for, counted in the kernel.
+    pub lost: u64,
 }
 
 /// What the probes cost the workers.
@@ -88,6 +101,11 @@ mod tests {
             requests_seen: 20,
             requests_recorded: 1,
             records: IndexMap::from([("checkpoint".to_owned(), 1)]),
+            events: Events {
+                sent: 40,
+                received: 38,
+                lost: 2,
+            },
             lost_events: None,
             errors: IndexMap::from([("layout".to_owned(), 2)]),
             overhead: None,

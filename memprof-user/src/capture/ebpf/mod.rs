@@ -148,14 +148,16 @@ impl Engine {
         })
     }
 
-    /// Hands everything that is in the ring to the sink.
+    /// Hands what is in the ring to the sink, `most` events at a time; how many there were.
+    ///
+    /// Without a bound it would not return while the workers fill the ring as fast as it is emptied.
     ///
     /// # Errors
     /// The ring can't be read.
-    pub fn drain(&self) -> Result<(), EngineError> {
-        self.ring
-            .consume()
-            .map_err(|error| EngineError::Map("EVENTS", error))
+    pub fn drain(&self, most: usize) -> Result<usize, EngineError> {
+        let taken = self.ring.consume_raw_n(most);
+        usize::try_from(taken)
+            .map_err(|_| EngineError::Map("EVENTS", libbpf_rs::Error::from_raw_os_error(-taken)))
     }
 
     /// Attaches a program at `sites` of the file at `path`, in one worker or in all that map it.

@@ -1,0 +1,13 @@
+<?php
+
+// Makes a known number of strings of 1000 bytes, one allocation each.
+function make(int $count): void
+{
+    for ($i = 0; $i < $count; $i++) {
+        $string = str_repeat('x', 1000);
+        unset($string);
+    }
+}
+
+make((int) $_GET['count']);
+echo json_encode(['pid' => getmypid(), 'peak' => memory_get_peak_usage(true)]);
