@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 pub const MAX_FRAMES: usize = 128;
 
 /// `yield from` chains are followed this far.
-pub const MAX_GENERATORS: usize = 16;
+pub const MAX_GENERATORS: usize = 128;
 
 /// Slots of [`WorkerState::function_types`].
 pub const TYPE_CACHE: usize = 256;
@@ -23,7 +23,7 @@ pub const TIMED_EVERY: u64 = 64;
 pub const WATCHED_TAIL: usize = 24;
 
 /// Names of functions and classes are read up to this many bytes.
-pub const NAME_BYTES: usize = 128;
+pub const NAME_BYTES: usize = 256;
 
 /// File paths and URIs are read up to this many bytes.
 pub const PATH_BYTES: usize = 256;
@@ -165,7 +165,7 @@ pub struct Worker {
 pub struct WalkedFrame {
     /// `zend_function *`
     pub function: u64,
-    /// `zend_op *`; meaningless for an internal function.
+    /// `zend_op *`, while an exception unwinds the one it came from; meaningless for an internal function.
     pub opline: u64,
     /// [`frame_flags`]
     pub flags: u32,
