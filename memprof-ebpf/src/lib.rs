@@ -16,7 +16,7 @@ pub use worker::*;
 pub const MAX_FRAMES: usize = 128;
 
 /// `yield from` chains are followed this far.
-pub const MAX_GENERATORS: usize = 16;
+pub const MAX_GENERATORS: usize = 128;
 
 /// Words of the VM stack that are copied at once: 4 KiB hold some 30 frames.
 pub const WINDOW_WORDS: usize = 512;
@@ -31,7 +31,7 @@ pub const TIMED_EVERY: u64 = 64;
 pub const WATCHED_TAIL: usize = 24;
 
 /// Names of functions and classes are read up to this many bytes.
-pub const NAME_BYTES: usize = 128;
+pub const NAME_BYTES: usize = 256;
 
 /// File paths and URIs are read up to this many bytes.
 pub const PATH_BYTES: usize = 256;

@@ -9,6 +9,7 @@
 mod exact;
 mod growth;
 mod heap;
+mod id;
 mod include;
 mod maps;
 mod read;

@@ -6,14 +6,14 @@ use memprof_ebpf::{
 };
 
 use crate::{
+    id::{is_lasting, mix, request_salt, stays},
     maps::{EVENTS, SEEN, header, send_bytes},
     read::{read, read_string},
     repeat::{BREAK, CONTINUE, repeat},
-    stack::is_lasting,
 };
 
 /// `zend_function.common`: type and `fn_flags`, `function_name`, `scope`; the same in every version.
-type FunctionStart = [u64; 3];
+pub type FunctionStart = [u64; 3];
 /// `zend_class_entry.name`, in every version.
 const CLASS_NAME: u64 = 8;
 /// A `zend_op`, in every version.
@@ -24,27 +24,12 @@ const OP_CODE: usize = 7;
 
 /// `ZEND_INCLUDE_OR_EVAL`
 const INCLUDE_OR_EVAL: u32 = 73;
-/// `ZEND_HANDLE_EXCEPTION`
-const HANDLE_EXCEPTION: u32 = 149;
 /// `ZEND_FRAMELESS_ICALL_0` to `_3` (8.4 on)
 const FRAMELESS_FIRST: u32 = 204;
 const FRAMELESS_LAST: u32 = 207;
 
 /// Bytes of a stack's event in front of its frames.
 const STACK_START: u64 = (size_of::<StackEvent>() - size_of::<[StackFrame; MAX_FRAMES]>()) as u64;
-
-/// Folds a word into an id (the multiplier is that of splitmix64).
-#[inline(always)]
-pub fn mix(id: u64, word: u64) -> u64 {
-    let mixed = (id ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ (mixed >> 29)
-}
-
-/// What makes an id one of this request alone.
-#[inline(always)]
-pub fn request_salt(worker: &Worker) -> u64 {
-    mix(worker.config.heap, u64::from(worker.state.request) + 1)
-}
 
 /// Where the description of a stack stands.
 struct Description {
@@ -109,22 +94,18 @@ extern "C" fn describe(index: u64, description: *mut Description) -> i64 {
     CONTINUE
 }
 
-/// The instruction that a user function is at: where an exception is being handled, the one that
-/// it came from. `None` where the pointer does not lead into the function, as it may while the
-/// frame is made.
+/// The instruction that a user function is at. `None` where the pointer does not lead into the
+/// function, as it may while the frame is made.
 #[inline(never)]
 fn current_op(worker: &mut Worker, function: u64, opline: u64) -> Option<Op> {
     let offsets = worker.config.offsets;
-    let op = read::<Op>(worker, opline)?;
-    if op[OP_CODE] & 0xff == HANDLE_EXCEPTION {
-        let before = worker.config.executor_globals + u64::from(offsets.opline_before_exception);
-        let before = read::<u64>(worker, before)?;
-        return read::<Op>(worker, before);
-    }
     let start = read::<u64>(worker, function + u64::from(offsets.opcodes))?;
     let count = read::<u32>(worker, function + u64::from(offsets.last))?;
     let within = opline.wrapping_sub(start);
-    (within < u64::from(count) * size_of::<Op>() as u64).then_some(op)
+    if within >= u64::from(count) * size_of::<Op>() as u64 {
+        return None;
+    }
+    read::<Op>(worker, opline)
 }
 
 /// What a user function's current instruction tells: its line, an include, a frameless call, which
@@ -183,20 +164,25 @@ fn frameless(worker: &mut Worker, pid: u32, index: u32) -> u64 {
 
 /// The function's id, after its event was sent if it is new; 0 where that failed.
 ///
-/// A user function is known by its opcodes, which closures and their copies share.
+/// A user function is known by its opcodes, name and class: closures and their copies share the
+/// first, trait methods the first two.
 #[inline(never)]
 fn send_function(worker: &mut Worker, pid: u32, function: u64, flags: u32) -> u64 {
     let internal = flags & frame_flags::INTERNAL != 0;
-    let lasting_address = if internal {
-        function
+    let mut id = worker.config.identity ^ 1;
+    let is_passing = if internal {
+        id = mix(id, function);
+        !is_lasting(worker, function)
     } else {
         let at = function + u64::from(worker.config.offsets.opcodes);
-        read::<u64>(worker, at).unwrap_or(0)
+        let opcodes = read::<u64>(worker, at).unwrap_or(0);
+        let [_, name, class] = read::<FunctionStart>(worker, function).unwrap_or_default();
+        id = mix(mix(mix(id, opcodes), name), class);
+        !is_lasting(worker, opcodes) || !stays(worker, name) || !stays(worker, class)
     };
-    let mut id = mix(worker.config.identity ^ 1, lasting_address);
     let mut flags = flags & frame_flags::INTERNAL;
-    if !is_lasting(worker, lasting_address) {
-        id = mix(id, request_salt(worker));
+    if is_passing {
+        id = mix(id, request_salt(worker, pid));
         flags |= frame_flags::PASSING;
     }
     // SAFETY: the value is not looked at.

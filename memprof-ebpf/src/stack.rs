@@ -1,15 +1,16 @@
 //! The walk over the PHP stack, and the id that tells one stack from another.
 
 use memprof_ebpf::{
-    MAX_FRAMES, MAX_GENERATORS, Range, TYPE_CACHE, WINDOW_WORDS, WalkedFrame, Worker, frame_flags,
+    MAX_FRAMES, MAX_GENERATORS, TYPE_CACHE, WINDOW_WORDS, WalkedFrame, Worker, frame_flags,
     stack_flags,
 };
 
 use crate::{
+    id::{is_lasting, mix, request_salt, stays},
     maps::SEEN,
     read::{read, read_window},
     repeat::{BREAK, CONTINUE, repeat},
-    resolve::{self, mix},
+    resolve::{self, FunctionStart},
 };
 
 /// The first 56 bytes of a `zend_execute_data`, the same in every version from 7.4 to 8.6.
@@ -24,6 +25,8 @@ const PREVIOUS: usize = 6;
 const IS_OBJECT: u8 = 8;
 /// `ZEND_INTERNAL_FUNCTION`; user functions have another type.
 const INTERNAL_FUNCTION: u8 = 1;
+/// Larger than `executor_globals` of any version (1,664 to 2,200 bytes, 7.4 to 8.6).
+const EXECUTOR_GLOBALS_BYTES: u64 = 4096;
 /// `zend_object.ce`, in every version.
 const OBJECT_CLASS: u64 = 16;
 
@@ -31,7 +34,7 @@ const OBJECT_CLASS: u64 = 16;
 /// it could not be sent.
 #[inline(never)]
 pub fn identify(worker: &mut Worker, pid: u32) -> u64 {
-    let (id, flags) = walk(worker);
+    let (id, flags) = walk(worker, pid);
     if worker.state.depth == 0 {
         return 0;
     }
@@ -57,7 +60,7 @@ struct Walk {
 
 /// Puts the frames into the worker's state, innermost first; the stack's id and [`stack_flags`].
 #[inline(always)]
-fn walk(worker: &mut Worker) -> (u64, u32) {
+fn walk(worker: &mut Worker, pid: u32) -> (u64, u32) {
     let offset = u64::from(worker.config.offsets.current_execute_data);
     let current: Option<u64> = read(worker, worker.config.executor_globals + offset);
     worker.state.depth = 0;
@@ -73,7 +76,7 @@ fn walk(worker: &mut Worker) -> (u64, u32) {
     let mut id = walk.id;
     let mut flags = 0;
     if walk.passing != 0 {
-        id = mix(id, resolve::request_salt(worker));
+        id = mix(id, request_salt(worker, pid));
         flags |= stack_flags::PASSING;
     }
     if walk.next != 0 {
@@ -96,8 +99,8 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
     if at == 0 || worker.state.depth >= MAX_FRAMES as u32 {
         return BREAK;
     }
+    // A frame that can't be read leaves the stack cut: there was more.
     let Some(frame) = read_frame(worker, at) else {
-        walk.next = 0;
         return BREAK;
     };
     if !from_chain {
@@ -107,16 +110,8 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
         generator_chain(worker, frame[THIS], frame[THIS_TYPE] as u8);
         return CONTINUE;
     }
-    let walked = describe(worker, &frame);
-    let internal = walked.flags & frame_flags::INTERNAL != 0;
-    walk.id = mix(
-        walk.id,
-        if internal {
-            walked.function
-        } else {
-            walked.opline
-        },
-    );
+    let (walked, id) = describe(worker, &frame, walk.id);
+    walk.id = id;
     walk.passing |= walked.flags & frame_flags::PASSING;
     worker.state.frames[worker.state.depth as usize & (MAX_FRAMES - 1)] = walked;
     worker.state.depth += 1;
@@ -144,49 +139,66 @@ fn read_frame(worker: &mut Worker, at: u64) -> Option<ExecuteData> {
     Some(frame)
 }
 
-/// What kind of frame this is.
+/// What kind of frame this is, and the stack's id with it.
 #[inline(always)]
-fn describe(worker: &mut Worker, frame: &ExecuteData) -> WalkedFrame {
+fn describe(worker: &mut Worker, frame: &ExecuteData, id: u64) -> (WalkedFrame, u64) {
     let function = frame[FUNCTION];
-    let opline = frame[OPLINE];
-    let internal = is_internal(worker, function);
-    let mut flags = 0;
-    if internal {
-        flags |= frame_flags::INTERNAL;
-    }
-    if !is_lasting(worker, if internal { function } else { opline }) {
-        flags |= frame_flags::PASSING;
-    }
-    WalkedFrame {
+    // Addresses are even: with an object a method has another name than without.
+    let with_object = u64::from(frame[THIS_TYPE] as u8 == IS_OBJECT);
+    let (mut id, flags) = add_function(worker, function, id ^ with_object);
+    let mut walked = WalkedFrame {
         function,
-        opline,
+        opline: frame[OPLINE],
         flags,
         type_info: frame[THIS_TYPE] as u32,
+    };
+    if flags & frame_flags::INTERNAL == 0 {
+        if walked.opline.wrapping_sub(worker.config.executor_globals) < EXECUTOR_GLOBALS_BYTES {
+            walked.opline = before_exception(worker);
+        }
+        if !is_lasting(worker, walked.opline) {
+            walked.flags |= frame_flags::PASSING;
+        }
+        id = mix(id, walked.opline);
     }
+    (walked, id)
 }
 
-/// Whether a function is written in C. An internal function's frame has no opline (the field holds
-/// what was there before), so this has to be known of every frame; the cache saves the read for
-/// functions that stay where they are.
+/// While an exception unwinds, the frame stands at an instruction of the engine's, which lies in
+/// `executor_globals`; this is the one of its own that it came from.
+#[inline(never)]
+fn before_exception(worker: &mut Worker) -> u64 {
+    let offset = u64::from(worker.config.offsets.opline_before_exception);
+    read(worker, worker.config.executor_globals + offset).unwrap_or(0)
+}
+
+/// Adds to a stack's id what tells a function from others; with it the function's [`frame_flags`].
+///
+/// A function that stays where it is is known by its address, any other user function by its name's
+/// and its class's: copies of one closure or trait method share their code and differ in these.
+///
+/// An internal function's frame has no opline (the field holds what was there before), so the type
+/// has to be known of every frame; the cache saves the read for functions that stay.
 #[inline(always)]
-fn is_internal(worker: &mut Worker, function: u64) -> bool {
+fn add_function(worker: &mut Worker, function: u64, id: u64) -> (u64, u32) {
     let slot = (function >> 5) as usize & (TYPE_CACHE - 1);
     let cached = worker.state.function_types[slot];
     if cached & !1 == function {
-        return cached & 1 != 0;
+        return (mix(id, function), cached as u32 & frame_flags::INTERNAL);
     }
-    let internal = read::<u8>(worker, function) == Some(INTERNAL_FUNCTION);
+    let [start, name, class] = read::<FunctionStart>(worker, function).unwrap_or_default();
+    let internal = start as u8 == INTERNAL_FUNCTION;
+    let flags = u32::from(internal) * frame_flags::INTERNAL;
     if is_lasting(worker, function) {
         worker.state.function_types[slot] = function | u64::from(internal);
+        return (mix(id, function), flags);
     }
-    internal
-}
-
-/// Whether what lies at `address` is still there in the next request.
-#[inline(always)]
-pub fn is_lasting(worker: &Worker, address: u64) -> bool {
-    let within = |range: Range| address >= range.start && address < range.end;
-    within(worker.config.lasting[0]) || within(worker.config.lasting[1])
+    if internal {
+        return (mix(id, function), flags | frame_flags::PASSING);
+    }
+    let passes = !stays(worker, name) || !stays(worker, class);
+    let passing = u32::from(passes) * frame_flags::PASSING;
+    (mix(mix(id, name), class), flags | passing)
 }
 
 /// Where the climb through a `yield from` chain stands.

@@ -138,7 +138,8 @@ pub struct Worker {
 pub struct WalkedFrame {
     /// `zend_function *`
     pub function: u64,
-    /// `zend_op *`; meaningless for an internal function.
+    /// `zend_op *`, while an exception unwinds the one it came from; meaningless for an internal
+    /// function.
     pub opline: u64,
     /// [`crate::frame_flags`]
     pub flags: u32,

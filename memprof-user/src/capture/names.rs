@@ -13,6 +13,9 @@ use crate::{
 /// What stands for the frames further out than the walk went.
 const CUT: &str = "[deeper frames not recorded]";
 
+/// What stands for a function whose name could not be had.
+const UNKNOWN: &str = "[unknown function]";
+
 /// Functions and stacks as the kernel side has named them so far.
 ///
 /// What keeps its meaning for as long as php-fpm runs is kept; what is one request's alone (code
@@ -60,13 +63,15 @@ impl Names {
     /// A function that was seen for the first time.
     pub fn add_function(&mut self, event: &FunctionEvent) {
         let internal = event.flags & frame_flags::INTERNAL != 0;
+        // Without a name it would pass for a file's top-level code.
+        let unread = (event.incomplete != 0).then(|| UNKNOWN.to_owned());
         let function = Function {
             kind: if internal {
                 FunctionKind::Internal
             } else {
                 FunctionKind::User
             },
-            name: text(&event.name, event.name_length),
+            name: text(&event.name, event.name_length).or(unread),
             class: text(&event.class, event.class_length),
             file: text(&event.file, event.file_length),
             fn_flags: event.fn_flags,
@@ -88,17 +93,12 @@ impl Names {
         stacks: &mut Stacks,
     ) {
         let raw: Vec<RawFrame> = frames.iter().map(|frame| self.raw(pid, frame)).collect();
-        let named = own_lines(&raw).into_iter().map(|frame| Frame {
-            function: frame.function,
-            file: frame.file,
-            line: (frame.line != 0).then_some(frame.line),
-        });
         let cut = (flags & stack_flags::CUT != 0).then(|| Frame {
             function: CUT.to_owned(),
             file: None,
             line: None,
         });
-        let stack = stacks.intern(named.chain(cut));
+        let stack = stacks.intern(own_lines(&raw).into_iter().chain(cut));
         let passing = flags & stack_flags::PASSING != 0;
         self.table(pid, passing).stacks.insert(id, stack);
     }
@@ -151,7 +151,7 @@ impl Names {
 fn unknown(frame: &StackFrame) -> RawFrame {
     RawFrame {
         kind: FunctionKind::Internal,
-        function: Some("[unknown function]".to_owned()),
+        function: Some(UNKNOWN.to_owned()),
         class: None,
         type_info: frame.type_info,
         fn_flags: 0,
@@ -162,8 +162,80 @@ fn unknown(frame: &StackFrame) -> RawFrame {
     }
 }
 
-/// The filled part of a buffer; `None` where nothing is in it.
+/// The filled part of a buffer; `None` where nothing is in it. What fills it all was longer.
 fn text(bytes: &[u8], length: u32) -> Option<String> {
     let filled = bytes.get(..length as usize)?;
-    (!filled.is_empty()).then(|| String::from_utf8_lossy(filled).into_owned())
+    let mut text = String::from_utf8_lossy(filled).into_owned();
+    if filled.len() == bytes.len() {
+        text.push('…');
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    const PID: u32 = 7;
+    const FUNCTION: u64 = 1;
+
+    fn function(name: &str, flags: u32) -> FunctionEvent {
+        let mut event = FunctionEvent::zeroed();
+        event.header.pid = PID;
+        event.function = FUNCTION;
+        event.flags = flags;
+        event.name[..name.len()].copy_from_slice(name.as_bytes());
+        event.name_length = name.len() as u32;
+        event
+    }
+
+    /// The names of a stack of one frame, as the kernel side would send it after these functions.
+    fn named(names: &mut Names, flags: u32) -> Vec<String> {
+        let mut stacks = Stacks::default();
+        let frame = StackFrame {
+            function: FUNCTION,
+            ..StackFrame::zeroed()
+        };
+        names.add_stack(PID, 2, flags, &[frame], &mut stacks);
+        let stack = names.stack(PID, 2).expect("it was added");
+        let frames = stacks.frames(stack);
+        frames.map(|frame| frame.function.clone()).collect()
+    }
+
+    #[test]
+    fn what_was_cut_is_marked() {
+        let mut names = Names::default();
+        names.add_function(&function("short", frame_flags::INTERNAL));
+        assert_eq!(named(&mut names, 0), ["short"]);
+        assert_eq!(named(&mut names, stack_flags::CUT), ["short", CUT]);
+        let long = "x".repeat(memprof_ebpf::NAME_BYTES);
+        names.add_function(&function(&long, frame_flags::INTERNAL));
+        assert_eq!(named(&mut names, 0), [long + "…"]);
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_read_is_unknown() {
+        let mut names = Names::default();
+        let mut unread = function("", 0);
+        names.add_function(&unread);
+        assert_eq!(named(&mut names, 0), ["include"]);
+        unread.incomplete = 1;
+        names.add_function(&unread);
+        assert_eq!(named(&mut names, 0), [UNKNOWN]);
+    }
+
+    #[test]
+    fn what_is_one_requests_alone_is_forgotten_with_it() {
+        let mut names = Names::default();
+        let passing = frame_flags::INTERNAL | frame_flags::PASSING;
+        names.add_function(&function("first", passing));
+        assert_eq!(named(&mut names, stack_flags::PASSING), ["first"]);
+        names.request_started(PID + 1);
+        assert!(names.stack(PID, 2).is_some());
+        names.request_started(PID);
+        assert_eq!(names.stack(PID, 2), None);
+        assert_eq!(named(&mut names, stack_flags::PASSING), [UNKNOWN]);
+    }
 }

@@ -7,6 +7,8 @@
 //! ([`own_lines`]). A *backtrace* gives each function with the place it was called from
 //! ([`call_sites`]).
 
+use crate::record::frame::{Frame, MAIN};
+
 /// `This.u1.v.type` of a frame that has a `$this`.
 pub(super) const IS_OBJECT: u32 = 8;
 /// `ZEND_CALL_CODE` in `This.u1.type_info`: the frame runs a file's top-level code.
@@ -123,8 +125,10 @@ impl RawFrame {
         self.type_info & (CALL_CODE | CALL_TOP) == CALL_TOP
     }
 
-    fn current_line(&self) -> u32 {
-        self.line.unwrap_or(self.line_start)
+    /// The line that a user function runs, or begins on where that is not known.
+    fn current_line(&self) -> Option<u32> {
+        let line = self.line.unwrap_or(self.line_start);
+        (self.is_user() && line != 0).then_some(line)
     }
 
     /// `Class->method`, `Class::method` or `function`.
@@ -140,17 +144,6 @@ impl RawFrame {
     }
 }
 
-/// A named frame.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Frame {
-    /// `App\Foo->bar`, `App\Foo::baz`, `strlen`, `{closure}`, `require_once`, `{main}`.
-    pub function: String,
-    /// The full path; `None` where there is none, as for an internal function's own code.
-    pub file: Option<String>,
-    /// The line in `file`; 0 where there is none.
-    pub line: u32,
-}
-
 /// Names a stack for a profile: each function with the line it is executing, innermost first.
 ///
 /// The script's top level is `{main}`, an included file's is the include's name. Frames that the
@@ -162,19 +155,14 @@ pub fn own_lines(stack: &[RawFrame]) -> Vec<Frame> {
         .filter_map(|(index, frame)| {
             let function = match frame.display_name() {
                 Some(name) => name,
-                None if frame.is_main() => "{main}".to_owned(),
+                None if frame.is_main() => MAIN.to_owned(),
                 None if frame.is_user() => include_of(stack.get(index + 1)).name().to_owned(),
                 None => return None,
-            };
-            let line = if frame.is_user() {
-                frame.current_line()
-            } else {
-                0
             };
             Some(Frame {
                 function,
                 file: frame.file.clone(),
-                line,
+                line: frame.current_line(),
             })
         })
         .collect()
@@ -193,7 +181,7 @@ fn include_of(caller: Option<&RawFrame>) -> Include {
 /// Names a stack as `debug_backtrace()` does: each function with the place it was called from,
 /// innermost first and without `{main}`.
 ///
-/// A function that an internal one called (a callback of `array_map`) has no file and line 0.
+/// A function that an internal one called (a callback of `array_map`) has no file and no line.
 pub fn call_sites(stack: &[RawFrame]) -> Vec<Frame> {
     let mut frames = Vec::with_capacity(stack.len());
     for (index, frame) in stack.iter().enumerate() {
@@ -206,7 +194,7 @@ pub fn call_sites(stack: &[RawFrame]) -> Vec<Frame> {
         let place = |function: String| Frame {
             function,
             file: site.and_then(|site| site.file.clone()),
-            line: site.map_or(0, RawFrame::current_line),
+            line: site.and_then(RawFrame::current_line),
         };
         let include = caller.and_then(|caller| caller.include);
         match (frame.display_name(), include) {
@@ -290,10 +278,11 @@ mod tests {
         }
     }
 
+    /// Names and lines, 0 for none.
     fn shown(frames: &[Frame]) -> Vec<(&str, u32)> {
         frames
             .iter()
-            .map(|frame| (frame.function.as_str(), frame.line))
+            .map(|frame| (frame.function.as_str(), frame.line.unwrap_or(0)))
             .collect()
     }
 

@@ -1,0 +1,9 @@
+<?php
+
+namespace App\Stacks;
+
+grow();
+
+class Loaded
+{
+}
