@@ -31,6 +31,9 @@ pub fn test() -> Result<()> {
     run(with_bpf(&mut clippy, &bpf_object)?.args(["--", "--deny", "warnings"]))?;
     heading("Unit tests");
     run(cargo().arg("test"))?;
+    let mut with_engine = cargo();
+    with_engine.args(["test", "--package", "memprof-user", "--features", "ebpf"]);
+    run(with_bpf(&mut with_engine, &bpf_object)?.args(["--lib", "capture"]))?;
     php::fetch(&PhpBuild::ALL.iter().collect::<Vec<_>>())?;
     need_root("starting php-fpm and loading BPF programs for the integration tests")?;
     heading("Integration tests");

@@ -36,6 +36,9 @@ const LOOK_AT_EVENTS: Duration = Duration::from_millis(50);
 const EVENTS_AT_ONCE: usize = 100_000;
 /// How often /proc is looked at for workers that came or went.
 const LOOK_AT_WORKERS: Duration = Duration::from_millis(250);
+/// How often stacks are described anew. opcache_reset() and a restart of opcache put other code at
+/// the addresses by which the kernel side knows functions, and nothing tells of it.
+const DESCRIBE_ANEW: Duration = Duration::from_secs(60);
 /// How often the line on the terminal is renewed.
 const STATUS: Duration = Duration::from_secs(1);
 /// Linux 6.6, the first with uprobe_multi.
@@ -169,6 +172,7 @@ impl Run<'_> {
     fn watch(&mut self, follower: &mut Follower, stop: &AtomicBool) -> Result<(), AttachError> {
         let start = Instant::now();
         let mut looked = start;
+        let mut described = start;
         let mut shown = start;
         let status = !self.options.quiet && std::io::stderr().is_terminal();
         while !stop.load(Ordering::Relaxed)
@@ -181,6 +185,10 @@ impl Run<'_> {
             if looked.elapsed() >= LOOK_AT_WORKERS {
                 looked = Instant::now();
                 self.look_at_workers(follower)?;
+            }
+            if described.elapsed() >= DESCRIBE_ANEW {
+                described = Instant::now();
+                self.engine.forget_seen();
             }
             if status && shown.elapsed() >= STATUS {
                 shown = Instant::now();

@@ -97,6 +97,7 @@ pub struct Engine {
     workers: MapHandle,
     armed: MapHandle,
     exact: MapHandle,
+    seen: MapHandle,
 }
 
 impl Engine {
@@ -144,6 +145,7 @@ impl Engine {
             workers: handle(&object, "WORKERS")?,
             armed: handle(&object, "ARMED")?,
             exact: handle(&object, "EXACT")?,
+            seen: handle(&object, "SEEN")?,
             object,
         })
     }
@@ -280,6 +282,14 @@ impl Engine {
         handle(&self.object, "WATCHED_FILES")?
             .update(end, bytes_of(&label), MapFlags::ANY)
             .map_err(|error| EngineError::Map("WATCHED_FILES", error))
+    }
+
+    /// Has every stack and function described anew at its next sight.
+    pub fn forget_seen(&self) {
+        for key in self.seen.keys() {
+            // The kernel side dropped it meanwhile where this fails.
+            let _ = self.seen.delete(&key);
+        }
     }
 
     /// Takes the exact counts out of the kernel.
