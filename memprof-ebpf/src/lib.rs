@@ -99,6 +99,9 @@ pub struct WorkerConfig {
     pub generator_class: u64,
     /// Tells the addresses of one php-fpm master from those of another in stack and function ids.
     pub identity: u64,
+    /// The worker's process id: workers of one master have their heaps at the same address, so that alone would not
+    /// tell what is one worker's from what is another's.
+    pub pid: u64,
     /// Memory whose content outlives a request: opcache's shared memory, the C heap.
     /// What lies elsewhere may be another function in the next request.
     pub lasting: [Range; 2],

@@ -43,7 +43,7 @@ pub fn mix(id: u64, word: u64) -> u64 {
 /// What makes an id one of this request alone.
 #[inline(always)]
 pub fn request_salt(worker: &Worker) -> u64 {
-    mix(worker.config.heap, u64::from(worker.state.request) + 1)
+    mix(worker.config.pid, u64::from(worker.state.request) + 1)
 }
 
 /// Where the description of a stack stands.

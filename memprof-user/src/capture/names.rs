@@ -16,9 +16,11 @@ const CUT: &str = "[deeper frames not recorded]";
 /// Functions and stacks as the kernel side has named them so far.
 ///
 /// What keeps its meaning for as long as php-fpm runs is kept; what is one request's alone (code
-/// outside opcache's memory) is forgotten when the worker's next request starts.
+/// outside opcache's memory) is forgotten when the worker's next request starts, but for the stacks where
+/// they are asked for later: their ids hold the request's number, so none means two things.
 #[derive(Debug, Default)]
 pub struct Names {
+    keep_stacks: bool,
     lasting: Table,
     passing: HashMap<u32, Table>,
 }
@@ -40,9 +42,22 @@ struct Function {
 }
 
 impl Names {
+    /// None so far.
+    #[must_use]
+    pub fn new(keep_stacks: bool) -> Self {
+        Self {
+            keep_stacks,
+            ..Self::default()
+        }
+    }
+
     /// A worker starts a request.
     pub fn request_started(&mut self, pid: u32) {
-        self.passing.remove(&pid);
+        if let Some(passed) = self.passing.remove(&pid)
+            && self.keep_stacks
+        {
+            self.lasting.stacks.extend(passed.stacks);
+        }
     }
 
     /// A function that was seen for the first time.

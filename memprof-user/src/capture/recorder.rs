@@ -61,11 +61,12 @@ struct Running {
 }
 
 impl Recorder {
-    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds.
+    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
+    /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(unix_offset: f64) -> Self {
+    pub fn new(unix_offset: f64, keep_stacks: bool) -> Self {
         Self {
-            names: Names::default(),
+            names: Names::new(keep_stacks),
             stacks: Stacks::default(),
             running: HashMap::new(),
             steps: Vec::new(),
@@ -116,7 +117,8 @@ impl Recorder {
         self.stacks.frames(stack).cloned().collect()
     }
 
-    /// The stack that the kernel side names, as long as its request runs.
+    /// The stack that the kernel side names: until the worker's next request starts, or, where stacks are
+    /// kept, always.
     #[must_use]
     pub fn stack(&self, pid: u32, id: u64) -> Option<StackId> {
         self.names.stack(pid, id)

@@ -29,6 +29,7 @@ pub fn config(live: &LivePhp, master: i32) -> Result<WorkerConfig, LiveError> {
         sapi_globals: addresses.sapi,
         frameless_functions: pointer("zend_flf_functions")?,
         generator_class: pointer("zend_ce_generator")?,
+        pid: u64::from(pid.unsigned_abs()),
         identity: identity(live, master, &lasting),
         lasting,
         offsets: offsets(&live.zend).ok_or_else(|| unreadable(ZendError::CustomHeap))?,
