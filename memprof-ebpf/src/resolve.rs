@@ -40,10 +40,12 @@ pub fn mix(id: u64, word: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
-/// What makes an id one of this request alone.
+/// What makes an id one of this request of this worker alone. Process ids follow each other as the numbers of requests
+/// do: the first has to be spread before the second comes in.
 #[inline(always)]
 pub fn request_salt(worker: &Worker) -> u64 {
-    mix(worker.config.pid, u64::from(worker.state.request) + 1)
+    let own = mix(0, worker.config.pid);
+    mix(own, u64::from(worker.state.request) + 1)
 }
 
 /// Where the description of a stack stands.
