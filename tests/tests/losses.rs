@@ -4,7 +4,7 @@
 use std::thread;
 
 use memprof_tests::attached::{External, attach_to, own_pool};
-use memprof_tests::{Fpm, PhpBuild};
+use memprof_tests::{Fpm, Opcache, PhpBuild, Settings};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -106,4 +106,27 @@ fn a_small_ring_loses_and_says_how_much() {
             .iter()
             .all(|request| request.lost_events > 0)
     );
+}
+
+#[test]
+fn workers_of_one_master_do_not_hide_each_others_stacks() {
+    const REQUESTS: usize = 20;
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    // Without opcache each worker has its functions in memory of its own, at the same addresses as the others.
+    let mut settings = Settings {
+        opcache: Opcache::Off,
+        ..own_pool("alike")
+    };
+    settings.pools[0].workers = WORKERS;
+    let fpm = Fpm::start(build, settings).unwrap();
+    let memprof = attach_to(&fpm, &["--mode", "aggressive", "--every"]).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| (0..REQUESTS).for_each(|_| drop(fpm.get("growth.php?case=keep"))));
+        }
+    });
+    memprof.wait_for("checkpoint", WORKERS * REQUESTS).unwrap();
+    let summary = memprof.stop().unwrap().summary().unwrap();
+    let lost = &summary["errors"]["stacks whose description was lost"];
+    assert_eq!(lost, &Value::Null, "{summary}");
 }

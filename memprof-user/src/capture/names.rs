@@ -19,12 +19,13 @@ const UNKNOWN: &str = "[unknown function]";
 /// Functions and stacks as the kernel side has named them so far.
 ///
 /// What keeps its meaning for as long as php-fpm runs is kept; what is one request's alone (code
-/// outside opcache's memory) is forgotten when the worker's next request starts.
+/// outside opcache's memory) is forgotten when the worker's next request starts, but for the stacks where
+/// they are asked for later: their ids hold the request's number, so none means two things.
 #[derive(Debug, Default)]
 pub struct Names {
+    keep_stacks: bool,
     lasting: Table,
     passing: HashMap<u32, Table>,
-    keep_passing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,19 +45,21 @@ struct Function {
 }
 
 impl Names {
-    /// Nothing so far. `keep_passing` keeps what is one request's alone to the end.
+    /// None so far.
     #[must_use]
-    pub fn new(keep_passing: bool) -> Self {
+    pub fn new(keep_stacks: bool) -> Self {
         Self {
-            keep_passing,
+            keep_stacks,
             ..Self::default()
         }
     }
 
     /// A worker starts a request.
     pub fn request_started(&mut self, pid: u32) {
-        if !self.keep_passing {
-            self.passing.remove(&pid);
+        if let Some(passed) = self.passing.remove(&pid)
+            && self.keep_stacks
+        {
+            self.lasting.stacks.extend(passed.stacks);
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 
 use indexmap::IndexMap;
 use jiff::{Timestamp, tz::TimeZone};
+use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
@@ -303,18 +304,27 @@ impl Output {
         }
     }
 
-    /// Adds what allocation calls under a stack asked for (exact mode).
-    pub fn add_exact(&mut self, frames: &[Frame], pid: i32, calls: u64, bytes: u64) {
+    /// Adds what allocation calls under a stack asked for (exact mode); no stack is one whose
+    /// description was lost.
+    pub fn add_exact(
+        &mut self,
+        recorder: &Recorder,
+        stack: Option<StackId>,
+        pid: u32,
+        count: ExactCount,
+    ) {
+        let frames = match stack {
+            Some(stack) => frames_or_none(recorder, stack),
+            None => vec![label_frame("[unknown stack]")],
+        };
         let amounts = Amounts {
-            alloc_space: bytes,
-            alloc_objects: calls,
+            alloc_space: count.bytes,
+            alloc_objects: count.calls,
             ..Amounts::default()
         };
         let labels = [("pid", pid.to_string())];
         let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
-        let unknown = [label_frame("[unknown stack]")];
-        let frames = if frames.is_empty() { &unknown } else { frames };
-        self.profile.add(frames, &labels, amounts);
+        self.profile.add(&frames, &labels, amounts);
     }
 
     /// Writes the profile and the summary, and tells the folder's files on the way out.

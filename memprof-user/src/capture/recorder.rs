@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
 
-use super::{ebpf::Event, names::Names, options::Mode, uri::request_info};
+use super::{ebpf::Event, names::Names, uri::request_info};
 use crate::{
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
@@ -61,12 +61,12 @@ struct Running {
 }
 
 impl Recorder {
-    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds. In exact mode the names
-    /// of every request are kept to the end, because the counts come then.
+    /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
+    /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(unix_offset: f64, mode: Mode) -> Self {
+    pub fn new(unix_offset: f64, keep_stacks: bool) -> Self {
         Self {
-            names: Names::new(mode == Mode::Exact),
+            names: Names::new(keep_stacks),
             stacks: Stacks::default(),
             running: HashMap::new(),
             steps: Vec::new(),
@@ -124,7 +124,8 @@ impl Recorder {
         Some(frame.function.clone())
     }
 
-    /// The stack that the kernel side names, as long as its request runs.
+    /// The stack that the kernel side names: until the worker's next request starts, or, where stacks are
+    /// kept, always.
     #[must_use]
     pub fn stack(&self, pid: u32, id: u64) -> Option<StackId> {
         self.names.stack(pid, id)

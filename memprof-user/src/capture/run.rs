@@ -81,14 +81,18 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let stop = stop_flag()?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
-    let output = Output::open(options, started)?;
-    let recorder = Rc::new(RefCell::new(Recorder::new(unix_offset(), options.mode)));
+    let recorder = Rc::new(RefCell::new(Recorder::new(
+        unix_offset(),
+        options.mode == Mode::Exact,
+    )));
     let engine = Engine::load(
         attach_kind(options),
         options.ring_size_bytes,
         options.mode == Mode::Exact,
         sink(&recorder),
     )?;
+    // Only now: a run that is not permitted leaves no folder behind.
+    let output = Output::open(options, started)?;
     for (label, (tail, _)) in WATCHED_FILES.iter().enumerate() {
         engine.watch(tail, label as u32)?;
     }
@@ -302,12 +306,8 @@ impl Run<'_> {
     fn add_exact(&mut self) -> Result<(), AttachError> {
         let recorder = self.recorder.borrow();
         for (key, count) in self.engine.take_exact()? {
-            let frames = recorder
-                .stack(key.pid, key.stack)
-                .map(|stack| recorder.frames(stack))
-                .unwrap_or_default();
-            self.output
-                .add_exact(&frames, key.pid.cast_signed(), count.calls, count.bytes);
+            let stack = recorder.stack(key.pid, key.stack);
+            self.output.add_exact(&recorder, stack, key.pid, count);
         }
         Ok(())
     }
