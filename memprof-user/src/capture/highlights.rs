@@ -59,7 +59,7 @@ impl Highlights {
         let Some(peak_bytes) = profile.real_peak() else {
             return;
         };
-        let path = format!("{} {}", profile.info.method, profile.info.path);
+        let path = shown(&format!("{} {}", profile.info.method, profile.info.path));
         let rank = (peak_bytes, finished.recorded);
         match self.0.get(&path) {
             Some(known) if (known.peak_bytes, known.recorded) >= rank => return,
@@ -202,11 +202,17 @@ fn line(frame: &Frame) -> String {
         .file
         .as_deref()
         .and_then(|file| file.rsplit('/').next());
-    match (file, frame.line) {
+    let text = match (file, frame.line) {
         (Some(file), Some(line)) => format!("{} {file}:{line}", frame.function),
         (Some(file), None) => format!("{} {file}", frame.function),
         (None, _) => frame.function.clone(),
-    }
+    };
+    shown(&text)
+}
+
+/// What comes from outside must not steer the terminal.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn mib(bytes: u64) -> String {

@@ -108,6 +108,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         requests_recorded: 0,
         errors: BTreeMap::new(),
     };
+    run.warn_of_exact();
     run.follow_first(&found)?;
     run.announce();
     run.watch(&mut follower, &stop)?;
@@ -161,11 +162,15 @@ impl Run<'_> {
             self.options.mode.as_str(),
             self.options.out.display(),
         );
+    }
+
+    /// Before exact mode starts: what it will cost.
+    fn warn_of_exact(&self) {
         if self.options.mode == Mode::Exact
             && let Some(trap_ns) = self.trap_ns
         {
             eprintln!(
-                "exact mode stops the workers at every allocation: about {:.1} ms for 100,000 of \
+                "exact mode stops the workers at every allocation: about {:.0} ms for 100,000 of \
                  them in traps alone, and the stack walks come on top",
                 trap_ns / 10.0
             );
