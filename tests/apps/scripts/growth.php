@@ -45,15 +45,20 @@ function drop(): array
     return $kept;
 }
 
-/** Appends to a string, from small sizes through page runs into huge blocks. */
-function append(): string
+/** Appends to strings with nothing in their way: one ends as a page run, the other as a huge block. */
+function append(): array
 {
-    $text = '';
-    for ($i = 0; $i < 5000; $i++) {
-        $text .= filled(1000);
+    $piece = filled(1000);
+    $texts = [];
+    foreach ([1000, 5000] as $pieces) {
+        $text = '';
+        for ($i = 0; $i < $pieces; $i++) {
+            $text .= $piece;
+        }
+        $texts[] = $text;
     }
 
-    return $text;
+    return $texts;
 }
 
 /** Appends to strings in turn, so that they are in each other's way and have to move. */
