@@ -156,7 +156,7 @@ pub struct CheckpointEvent {
     pub huge_bytes: u64,
     /// Chunks in use.
     pub chunks: u32,
-    /// Chunks kept for later; they count in `real_size`.
+    /// Chunks kept for later; they count in `real_size`, in PHP 7.4 until a request reuses them.
     pub cached_chunks: u32,
     /// [`crate::WorkerState::lost`]
     pub lost: u64,

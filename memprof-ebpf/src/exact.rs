@@ -36,6 +36,6 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
         .insert(key, ExactCount { calls: 1, bytes }, 0)
         .is_err()
     {
-        worker.state.lost += 1;
+        worker.state.uncounted += 1;
     }
 }

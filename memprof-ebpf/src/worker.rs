@@ -98,6 +98,8 @@ pub struct WorkerState {
     pub sent: u64,
     /// Events lost because the ring buffer was full.
     pub lost: u64,
+    /// Calls that exact mode had no room to count.
+    pub uncounted: u64,
     /// Reads of the worker's memory that failed.
     pub unreadable: u64,
     /// Hits whose time was measured: one in [`crate::TIMED_EVERY`].

@@ -327,6 +327,10 @@ impl Run<'_> {
         for (cause, count) in self.errors.iter().chain(self.output.errors()) {
             *errors.entry(cause.clone()).or_default() += count;
         }
+        if counts.uncounted > 0 {
+            let cause = "allocation calls that exact mode had no room to count";
+            errors.insert(cause.to_owned(), counts.uncounted);
+        }
         if counts.unreadable > 0 {
             errors.insert("reads of worker memory".to_owned(), counts.unreadable);
         }

@@ -34,6 +34,8 @@ pub struct Counts {
     pub sent: u64,
     /// Events lost because the ring was full.
     pub lost: u64,
+    /// Calls that exact mode had no room to count.
+    pub uncounted: u64,
     /// Reads of worker memory that failed.
     pub unreadable: u64,
     /// Requests started.
@@ -49,6 +51,7 @@ impl Counts {
         self.hits += state.hits;
         self.sent += state.sent;
         self.lost += state.lost;
+        self.uncounted += state.uncounted;
         self.unreadable += state.unreadable;
         self.requests += u64::from(state.request);
         self.timed_hits += state.timed_hits;

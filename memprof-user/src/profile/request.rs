@@ -42,7 +42,7 @@ pub struct Counters {
     pub huge_bytes: Option<u64>,
     /// Chunks in use.
     pub chunks: u32,
-    /// Chunks kept for later; they count in `real_size`.
+    /// Chunks kept for later; they count in `real_size`, in PHP 7.4 until a request reuses them.
     pub cached_chunks: u32,
     /// Events of this worker that were lost so far, in this request and before it.
     pub lost_events: u64,
