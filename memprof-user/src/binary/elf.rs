@@ -413,12 +413,12 @@ mod tests {
     fn another_machine_is_named() {
         let mut whole = Vec::new();
         this_test().read_to_end(&mut whole).expect("readable");
-        // e_machine: EM_AARCH64.
-        whole[18..20].copy_from_slice(&183_u16.to_le_bytes());
+        // e_machine: EM_RISCV.
+        whole[18..20].copy_from_slice(&243_u16.to_le_bytes());
         let image = ElfImage::parse(whole).expect("still ELF");
         let error = super::super::code::Code::new(&image)
             .err()
             .expect("not decoded");
-        assert!(error.to_string().contains("Aarch64"), "{error}");
+        assert!(error.to_string().contains("Riscv64"), "{error}");
     }
 }

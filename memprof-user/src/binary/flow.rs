@@ -21,8 +21,20 @@ pub enum Value {
     Constant(u64),
     /// What is kept in memory at this address: the value of a global.
     Global(u64),
-    /// Something unknown plus this.
-    Plus(i64),
+    /// Something unknown plus a constant.
+    Plus {
+        /// The function's argument that it is, perhaps narrowed to 32 bits.
+        argument: Option<u8>,
+        /// The constant.
+        value: i64,
+    },
+    /// The address of an array's 4-byte element, less what the array's own offset is.
+    Element {
+        /// The function's argument that the array is counted from.
+        base: Option<u8>,
+        /// The function's argument that is the index.
+        index: Option<u8>,
+    },
     /// The map entry of a large run: a page count with [`LARGE_RUN`] set.
     LargeRun,
 }
@@ -122,7 +134,7 @@ impl State {
                     )),
                     Value::Global(address) => Some((Root::Global(address), displacement)),
                     Value::Argument(index) => Some((Root::Argument(index), displacement)),
-                    Value::Plus(_) | Value::LargeRun => None,
+                    Value::Plus { .. } | Value::Element { .. } | Value::LargeRun => None,
                 }
             }
             Place::Indexed { .. } => None,
@@ -130,14 +142,16 @@ impl State {
     }
 
     fn step(mut self, instruction: &Instruction, pointer: &dyn Fn(u64) -> Option<u64>) -> Self {
-        let result = self.result(&instruction.effect, pointer);
+        let results = instruction
+            .effects
+            .map(|effect| self.result(&effect, pointer));
         self.write_stack(instruction);
         for index in 0..32 {
             if instruction.writes.contains(Register(index)) {
                 self.set(Register(index), None);
             }
         }
-        if let Some((register, value)) = result {
+        for (register, value) in results.into_iter().flatten() {
             self.set(register, value);
         }
         self
@@ -150,26 +164,43 @@ impl State {
             self.stack = Default::default();
             return;
         }
-        match (instruction.effect, instruction.memory) {
-            (Effect::Load { .. }, _) | (_, None) => {}
-            (Effect::Store { place, value, size }, _)
-                if self.stack_words(place, size).is_some() =>
-            {
-                let value = match value {
-                    Some(Stored::Register(register)) => self.get(register),
-                    Some(Stored::Constant(value)) => Some(Value::Constant(value)),
-                    None => None,
-                };
-                let words = self.stack_words(place, size).unwrap_or_default();
-                if let Some(words) = self.stack.get_mut(words) {
-                    words.fill(value);
+        let mut followed = false;
+        for effect in instruction.effects {
+            match effect {
+                Effect::Load { .. } => followed = true,
+                Effect::Store { place, value, size } => {
+                    followed = true;
+                    self.store(place, value, size);
                 }
+                _ => {}
             }
-            // Of another width: which words it changes is not worth following.
-            (_, Some(Place::Indexed { base, .. })) if Some(base) == self.stack_pointer => {
-                self.stack = Default::default();
-            }
-            _ => {}
+        }
+        if let (false, Some(place)) = (followed, instruction.memory) {
+            self.overwrite(place);
+        }
+    }
+
+    fn store(&mut self, place: Place, value: Option<Stored>, size: u8) {
+        let Some(words) = self.stack_words(place, size) else {
+            return self.overwrite(place);
+        };
+        let value = match value {
+            Some(Stored::Register(register)) => self.get(register),
+            Some(Stored::Constant(value)) => Some(Value::Constant(value)),
+            None => None,
+        };
+        if let Some(words) = self.stack.get_mut(words) {
+            words.fill(value);
+        }
+    }
+
+    /// A store of another width, or to an unknown offset: if it is one to the stack, which words
+    /// it changes is not worth following.
+    fn overwrite(&mut self, place: Place) {
+        if let Place::Indexed { base, .. } = place
+            && Some(base) == self.stack_pointer
+        {
+            self.stack = Default::default();
         }
     }
 
@@ -187,14 +218,34 @@ impl State {
                     Some(Value::Constant(known)) => {
                         Value::Constant(known.wrapping_add_signed(value))
                     }
-                    Some(Value::Plus(known)) => Value::Plus(known.wrapping_add(value)),
-                    _ => Value::Plus(value),
+                    known => {
+                        let (argument, before) = plus(known);
+                        let value = value.wrapping_add(before);
+                        Value::Plus { argument, value }
+                    }
                 };
                 Some((to, Some(sum)))
+            }
+            Effect::Element { to, base, index } => {
+                let (base, index) = (self.get(base), self.get(index));
+                let element = Value::Element {
+                    base: argument(base),
+                    index: argument(index),
+                };
+                // A table of its own, and an index with a part of the offset in it, are not
+                // followed through the sum.
+                let plain = !matches!(base, Some(Value::Constant(_))) && plus(index).1 == 0;
+                Some((to, plain.then_some(element)))
             }
             Effect::SetBits { to, bits } => {
                 Some((to, (bits == LARGE_RUN).then_some(Value::LargeRun)))
             }
+            Effect::Insert { to, mask, bits } => match self.get(to) {
+                Some(Value::Constant(known)) => {
+                    Some((to, Some(Value::Constant(known & !mask | bits))))
+                }
+                _ => None,
+            },
             Effect::Load { to, place, size } => {
                 let value = match self.location(place) {
                     Some((Root::Address, address)) => {
@@ -271,9 +322,31 @@ pub fn trace(
     vec![State::default(); instructions.len()]
 }
 
-/// A 4-byte access to an array of 4-byte entries inside a structure, such as a chunk's page map:
-/// its offset there in bytes, once the constant that is part of the index is counted in.
-pub fn entry_offset(state: &State, place: Place) -> Option<i64> {
+/// What of a sum is an argument and what a constant, as far as it is known.
+fn plus(value: Option<Value>) -> (Option<u8>, i64) {
+    match value {
+        Some(Value::Argument(argument)) => (Some(argument), 0),
+        Some(Value::Plus { argument, value }) => (argument, value),
+        _ => (None, 0),
+    }
+}
+
+/// An access to a 4-byte entry of an array inside a structure, such as a chunk's page map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The array's offset in the structure in bytes, once the constant that is part of the index
+    /// is counted in.
+    pub offset: i64,
+    /// Whether an index is added: else it may be a plain field.
+    pub indexed: bool,
+    /// The function's argument that is the structure's address.
+    pub structure: Option<u8>,
+    /// The function's argument that is the index.
+    pub index: Option<u8>,
+}
+
+/// A 4-byte access as one to an array's entry; `None` where it cannot be one.
+pub fn entry(state: &State, place: Place) -> Option<Entry> {
     let Place::Indexed {
         base,
         index,
@@ -283,20 +356,40 @@ pub fn entry_offset(state: &State, place: Place) -> Option<i64> {
     else {
         return None;
     };
-    // A constant base is a table of its own, not a structure.
-    if matches!(state.get(base), Some(Value::Constant(_))) {
-        return None;
+    let offset = i64::from(displacement);
+    match (state.get(base), index) {
+        // A constant base is a table of its own, not a structure.
+        (Some(Value::Constant(_)), _) => None,
+        (Some(Value::Element { base, index }), None) => Some(Entry {
+            offset,
+            indexed: true,
+            structure: base,
+            index,
+        }),
+        (base, None) => Some(Entry {
+            offset,
+            indexed: false,
+            structure: argument(base),
+            index: None,
+        }),
+        (base, Some(register)) if scale == 4 => {
+            let (index, constant) = plus(state.get(register));
+            Some(Entry {
+                offset: offset.checked_add(constant.checked_mul(4)?)?,
+                indexed: true,
+                structure: argument(base),
+                index,
+            })
+        }
+        (_, Some(_)) => None,
     }
-    let constant = |register| match state.get(register) {
-        Some(Value::Plus(value)) => value,
-        _ => 0,
-    };
-    let index = match index {
-        Some(index) if scale == 4 => constant(index).checked_mul(4)?,
-        Some(_) => return None,
-        None => 0,
-    };
-    i64::from(displacement).checked_add(index)
+}
+
+fn argument(value: Option<Value>) -> Option<u8> {
+    match value {
+        Some(Value::Argument(argument)) => Some(argument),
+        _ => None,
+    }
 }
 
 /// Whether a store writes the map entry of a large run.
@@ -377,7 +470,8 @@ mod tests {
             scale: 4,
             displacement: 0,
         };
-        assert_eq!(entry_offset(&state, place), Some(0x220));
+        let entry = entry(&state, place).map(|entry| (entry.offset, entry.indexed, entry.index));
+        assert_eq!(entry, Some((0x220, true, Some(0))));
         assert_eq!(
             stores_large_run(&state, Some(Stored::Register(RAX))),
             Some(RAX)

@@ -6,7 +6,7 @@
 //! still intact; where there is none, the instruction that is always right, single-stepped.
 
 use super::allocator::{self, AllocatorFunctions};
-use super::arch::{Effect, Flow, Instruction, Place, ReferenceKind, RegisterSet, Stored};
+use super::arch::{Effect, Flow, Instruction, Place, Probing, ReferenceKind, RegisterSet, Stored};
 use super::code::{Code, Function};
 use super::flow;
 use super::{BinaryError, EmallocSize, MapEntry, MapStore, ProbeSite, Register, Site};
@@ -187,11 +187,10 @@ impl Finder<'_> {
         let found: Vec<(usize, MapEntry)> = function
             .iter()
             .enumerate()
-            .filter(|(_, (instruction, state))| {
-                allocator::clears_map_entry(state, &instruction.effect, self.chunk_map)
-            })
-            .filter_map(|(index, (instruction, _))| {
-                Some((index, map_entry(&instruction.effect)?.0))
+            .filter_map(|(index, (instruction, state))| {
+                let effect = &instruction.effects[0];
+                allocator::cleared_map_entry(state, effect, self.chunk_map)?;
+                Some((index, map_entry(effect)?.0))
             })
             .collect();
         let [(index, entry)] = found[..] else {
@@ -248,16 +247,14 @@ impl Finder<'_> {
     fn resizes_in(&self, function: &Function) -> Result<Vec<ProbeSite>, BinaryError> {
         let mut sites = Vec::new();
         for (index, (instruction, state)) in function.iter().enumerate() {
-            let Some((entry, stored)) = map_entry(&instruction.effect) else {
+            let Some((entry, stored)) = map_entry(&instruction.effects[0]) else {
                 continue;
             };
             let Some(value) = flow::stores_large_run(state, stored) else {
                 continue;
             };
-            let Effect::Store { place, .. } = instruction.effect else {
-                continue;
-            };
-            if flow::entry_offset(state, place) != Some(i64::from(self.chunk_map)) {
+            let offset = flow::entry(state, entry.place()).map(|entry| entry.offset);
+            if offset != Some(i64::from(self.chunk_map)) {
                 return Err(BinaryError::disagree(
                     "zend_mm_chunk.map",
                     format!("_efree loads from {:#x}", self.chunk_map),
@@ -306,6 +303,15 @@ impl Finder<'_> {
             )
         };
         let instruction: &Instruction = function.instructions.get(index).ok_or_else(missing)?;
+        if instruction.probing == Probing::Refused {
+            return Err(BinaryError::not_found(
+                format!("a probe site in {}", function.name),
+                format!(
+                    "the kernel takes no probe on {}",
+                    self.code.cite(function, instruction)
+                ),
+            ));
+        }
         Ok(ProbeSite {
             site,
             function: function.name.clone(),
@@ -316,7 +322,7 @@ impl Finder<'_> {
                 .file_offset(instruction.address)
                 .ok_or_else(missing)?,
             instruction: self.code.text(instruction),
-            emulated: instruction.emulated,
+            emulated: instruction.probing == Probing::Emulated,
             why,
         })
     }
@@ -329,7 +335,7 @@ fn first_emulated(function: &Function, start: usize, needed: RegisterSet) -> Opt
         if index > start && function.is_target(instruction.address) {
             return None;
         }
-        if instruction.emulated {
+        if instruction.probing == Probing::Emulated {
             return Some(index);
         }
         if instruction.flow != Flow::Next || instruction.writes.intersects(needed) {
@@ -364,6 +370,15 @@ fn map_entry(effect: &Effect) -> Option<(MapEntry, Option<Stored>)> {
 }
 
 impl MapEntry {
+    fn place(self) -> Place {
+        Place::Indexed {
+            base: self.base,
+            index: self.index,
+            scale: self.scale,
+            displacement: self.displacement,
+        }
+    }
+
     fn registers(self) -> impl Iterator<Item = Register> {
         [self.base].into_iter().chain(self.index)
     }
