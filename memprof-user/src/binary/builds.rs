@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use object::Architecture;
+
 use super::{
     Decoded, ElfImage, EmallocSize, MapEntry, PhpBinary, PhpVersion, ProbeSite, Site, is_php,
 };
@@ -217,15 +219,46 @@ fn check_sites(binary: &PhpBinary) {
 /// The kernel's rule on the raw bytes, independent of the decoder.
 fn check_bytes(binary: &PhpBinary, site: &ProbeSite) {
     assert_eq!(binary.file_offset(site.address), Some(site.file_offset));
-    let range = site.address..site.address + 2;
+    let range = site.address..site.address + 4;
     let bytes = binary.image.bytes(range).expect("in the file");
-    let emulated = match bytes[0] {
+    let bytes = bytes.try_into().expect("4 bytes");
+    let emulated = match binary.machine() {
+        Architecture::Aarch64 => {
+            let word = u32::from_le_bytes(bytes);
+            assert!(!refused_on_aarch64(word), "{site:?} {word:#x}");
+            emulated_on_aarch64(word)
+        }
+        _ => emulated_on_x86_64(bytes),
+    };
+    assert_eq!(site.emulated, emulated, "{site:?} {bytes:x?}");
+}
+
+/// push, nop, call, jmp and jcc with a relative target.
+fn emulated_on_x86_64(bytes: [u8; 4]) -> bool {
+    match bytes[0] {
         0x50..=0x57 | 0x70..=0x7f | 0x90 | 0xe8 | 0xe9 | 0xeb => true,
         0x41 => (0x50..=0x57).contains(&bytes[1]),
         0x0f => (0x80..=0x8f).contains(&bytes[1]),
         _ => false,
-    };
-    assert_eq!(site.emulated, emulated, "{site:?} {bytes:x?}");
+    }
+}
+
+/// adr and adrp, b and bl, b.cond, cbz and cbnz, tbz and tbnz, br, blr and ret.
+fn emulated_on_aarch64(word: u32) -> bool {
+    word & 0x1f00_0000 == 0x1000_0000
+        || word & 0x7c00_0000 == 0x1400_0000
+        || word & 0xff00_0010 == 0x5400_0000
+        || word & 0x7c00_0000 == 0x3400_0000
+        || matches!(word & 0xffff_fc1f, 0xd61f_0000 | 0xd63f_0000 | 0xd65f_0000)
+}
+
+/// ldr of a literal, exclusive loads and stores, autiasp, retaa and retab, exceptions.
+fn refused_on_aarch64(word: u32) -> bool {
+    word & 0x3b00_0000 == 0x1800_0000
+        || word & 0x3f00_0000 == 0x0800_0000
+        || word & 0xffff_ffbf == 0xd503_23bf
+        || word & 0xffff_fbff == 0xd65f_0bff
+        || word & 0xff00_0000 == 0xd400_0000
 }
 
 /// An entry is named by a register for the chunk, and by an index or all of the map's offset.

@@ -103,16 +103,14 @@ impl State {
             .then_some(first)
     }
 
-    /// Keeps what `other` agrees on; tells whether anything was given up.
-    fn meet(&mut self, other: &Self) -> bool {
-        let before = *self;
+    /// Keeps what `other` agrees on.
+    fn meet(&mut self, other: &Self) {
         let mine = self.registers.iter_mut().chain(&mut self.stack);
         for (mine, theirs) in mine.zip(other.registers.iter().chain(&other.stack)) {
             if *mine != *theirs {
                 *mine = None;
             }
         }
-        *self != before
     }
 
     /// The address that a memory operand names, as a root and an offset in bytes. `None` where
@@ -283,36 +281,32 @@ pub fn trace(
     entry: State,
     pointer: &dyn Fn(u64) -> Option<u64>,
 ) -> Vec<State> {
+    let predecessors = predecessors(instructions);
     let mut before: Vec<Option<State>> = vec![None; instructions.len()];
-    if let Some(first) = before.first_mut() {
-        *first = Some(entry);
-    }
-    let index_of = |address| {
-        instructions
-            .binary_search_by_key(&address, |instruction| instruction.address)
-            .ok()
-    };
+    let mut after = before.clone();
     for _ in 0..MOST_PASSES {
         let mut changed = false;
         for (index, instruction) in instructions.iter().enumerate() {
-            let Some(state) = before[index] else { continue };
-            let after = state.step(instruction, pointer);
-            let (falls_through, target) = match instruction.flow {
-                Flow::Next | Flow::Call(_) => (true, None),
-                Flow::Branch(target) => (true, Some(target)),
-                Flow::Jump(Some(Target::Address(target))) => (false, Some(target)),
-                Flow::Jump(_) | Flow::Return | Flow::Stop => (false, None),
+            let mut known = match predecessors[index].len() {
+                _ if index == 0 => before[index].or(Some(entry)),
+                // Anew each time: a sum's constant is known where its other part no longer is.
+                0 | 1 => None,
+                // Where paths meet, what was given up stays so: there the passes end.
+                _ => before[index],
             };
-            let next = falls_through.then_some(index + 1);
-            for successor in next.into_iter().chain(target.and_then(index_of)) {
-                match before.get_mut(successor) {
-                    Some(Some(known)) => changed |= known.meet(&after),
-                    Some(unseen) => {
-                        *unseen = Some(after);
-                        changed = true;
-                    }
-                    None => {}
+            for state in predecessors[index]
+                .iter()
+                .filter_map(|p| after[*p].as_ref())
+            {
+                match &mut known {
+                    Some(known) => known.meet(state),
+                    None => known = Some(*state),
                 }
+            }
+            if known != before[index] {
+                changed = true;
+                before[index] = known;
+                after[index] = known.map(|known| known.step(instruction, pointer));
             }
         }
         if !changed {
@@ -320,6 +314,30 @@ pub fn trace(
         }
     }
     vec![State::default(); instructions.len()]
+}
+
+/// The instructions from which control comes to each, by their index.
+fn predecessors(instructions: &[Instruction]) -> Vec<Vec<usize>> {
+    let mut predecessors = vec![Vec::new(); instructions.len()];
+    for (index, instruction) in instructions.iter().enumerate() {
+        let (falls_through, target) = match instruction.flow {
+            Flow::Next | Flow::Call(_) => (true, None),
+            Flow::Branch(target) => (true, Some(target)),
+            Flow::Jump(Some(Target::Address(target))) => (false, Some(target)),
+            Flow::Jump(_) | Flow::Return | Flow::Stop => (false, None),
+        };
+        let target = target.and_then(|target| {
+            instructions
+                .binary_search_by_key(&target, |instruction| instruction.address)
+                .ok()
+        });
+        for successor in falls_through.then_some(index + 1).into_iter().chain(target) {
+            if let Some(predecessors) = predecessors.get_mut(successor) {
+                predecessors.push(index);
+            }
+        }
+    }
+    predecessors
 }
 
 /// What of a sum is an argument and what a constant, as far as it is known.
@@ -437,9 +455,24 @@ mod tests {
 
     #[test]
     fn a_loop_forgets_what_it_changes() {
-        // mov ecx,1; (loop) add ecx,1; je loop; ret
-        let state = at_end(&[0xb9, 1, 0, 0, 0, 0x83, 0xc1, 1, 0x74, 0xfb, 0xc3]);
-        assert_eq!(state.get(RCX), None);
+        // mov ecx,1; (loop) mov eax,ecx; add ecx,1; je loop; ret
+        let state = at_end(&[
+            0xb9, 1, 0, 0, 0, 0x89, 0xc8, 0x83, 0xc1, 1, 0x74, 0xf9, 0xc3,
+        ]);
+        assert_eq!(state.get(RAX), None);
+    }
+
+    #[test]
+    fn a_sum_keeps_its_constant_in_a_loop() {
+        // mov ecx,1; (loop) lea eax,[rcx+88h]; mov ecx,[rdx]; je loop; ret
+        let state = at_end(&[
+            0xb9, 1, 0, 0, 0, 0x8d, 0x81, 0x88, 0, 0, 0, 0x8b, 0x0a, 0x74, 0xf6, 0xc3,
+        ]);
+        let sum = Value::Plus {
+            argument: None,
+            value: 0x88,
+        };
+        assert_eq!(state.get(RAX), Some(sum));
     }
 
     #[test]
