@@ -6,7 +6,8 @@ use memchr::memmem;
 
 use super::arch::{Effect, Reference, ReferenceKind, Stored, Target};
 use super::code::{Code, Function};
-use super::flow::{self, Entry, State, Value};
+use super::flow::{State, Value};
+use super::map::{self, Entry};
 use super::{BinaryError, Evidence, Register};
 
 /// The static functions of zend_alloc.c through which the heap grows and shrinks.
@@ -83,9 +84,9 @@ impl AllocatorFunctions {
     ///
     /// # Errors
     /// [`BinaryError::Disagree`] if it does not.
-    pub fn check_free_pages(&self, code: &Code<'_>, map: u32) -> Result<(), BinaryError> {
+    pub fn check_free_pages(&self, code: &Code<'_>, chunk_map: u32) -> Result<(), BinaryError> {
         let clears = self.free_pages.effects().any(|(_, state, effect)| {
-            cleared_map_entry(state, effect, map)
+            cleared_map_entry(state, effect, chunk_map)
                 .is_some_and(|entry| (entry.structure, entry.index) == (Some(1), Some(2)))
         });
         if clears && self.free_pages.reads_argument(code.arch, 3) {
@@ -103,7 +104,7 @@ impl AllocatorFunctions {
 }
 
 /// The entry of a chunk's page map, at this offset, that an instruction sets to 0.
-pub fn cleared_map_entry(state: &State, effect: &Effect, map: u32) -> Option<Entry> {
+pub fn cleared_map_entry(state: &State, effect: &Effect, chunk_map: u32) -> Option<Entry> {
     let Effect::Store {
         place,
         value: Some(value),
@@ -116,8 +117,8 @@ pub fn cleared_map_entry(state: &State, effect: &Effect, map: u32) -> Option<Ent
         Stored::Constant(value) => value == 0,
         Stored::Register(register) => state.get(register) == Some(Value::Constant(0)),
     };
-    let entry = flow::entry(state, place)?;
-    (zero && entry.offset == i64::from(map)).then_some(entry)
+    let entry = map::entry(state, place)?;
+    (zero && entry.offset == i64::from(chunk_map)).then_some(entry)
 }
 
 struct Search<'a> {

@@ -8,7 +8,8 @@ use memchr::memmem;
 use super::allocator::AllocatorFunctions;
 use super::arch::{Effect, Instruction};
 use super::code::{Code, Function};
-use super::flow::{self, Root, Value};
+use super::flow::{Root, Value};
+use super::map;
 use super::{BinaryError, Decoded, Evidence, Global, PhpVersion};
 
 /// Where the pointer `AG(mm_heap)` is kept: what `zend_mm_get_heap` returns.
@@ -246,7 +247,7 @@ impl Search<'_> {
             let Effect::Load { place, size: 4, .. } = *effect else {
                 return None;
             };
-            let entry = flow::entry(state, place)?;
+            let entry = map::entry(state, place)?;
             (entry.indexed && entry.offset > 0x140).then_some((instruction, entry.offset))
         });
         let Some((instruction, offset)) = found else {
@@ -347,8 +348,8 @@ fn large_run_store(function: &Function) -> Option<i64> {
         else {
             return None;
         };
-        flow::stores_large_run(state, value)?;
-        flow::entry(state, place).map(|entry| entry.offset)
+        map::stores_large_run(state, value)?;
+        map::entry(state, place).map(|entry| entry.offset)
     })
 }
 

@@ -341,7 +341,7 @@ fn predecessors(instructions: &[Instruction]) -> Vec<Vec<usize>> {
 }
 
 /// What of a sum is an argument and what a constant, as far as it is known.
-fn plus(value: Option<Value>) -> (Option<u8>, i64) {
+pub fn plus(value: Option<Value>) -> (Option<u8>, i64) {
     match value {
         Some(Value::Argument(argument)) => (Some(argument), 0),
         Some(Value::Plus { argument, value }) => (argument, value),
@@ -349,73 +349,10 @@ fn plus(value: Option<Value>) -> (Option<u8>, i64) {
     }
 }
 
-/// An access to a 4-byte entry of an array inside a structure, such as a chunk's page map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The array's offset in the structure in bytes, once the constant that is part of the index
-    /// is counted in.
-    pub offset: i64,
-    /// Whether an index is added: else it may be a plain field.
-    pub indexed: bool,
-    /// The function's argument that is the structure's address.
-    pub structure: Option<u8>,
-    /// The function's argument that is the index.
-    pub index: Option<u8>,
-}
-
-/// A 4-byte access as one to an array's entry; `None` where it cannot be one.
-pub fn entry(state: &State, place: Place) -> Option<Entry> {
-    let Place::Indexed {
-        base,
-        index,
-        scale,
-        displacement,
-    } = place
-    else {
-        return None;
-    };
-    let offset = i64::from(displacement);
-    match (state.get(base), index) {
-        // A constant base is a table of its own, not a structure.
-        (Some(Value::Constant(_)), _) => None,
-        (Some(Value::Element { base, index }), None) => Some(Entry {
-            offset,
-            indexed: true,
-            structure: base,
-            index,
-        }),
-        (base, None) => Some(Entry {
-            offset,
-            indexed: false,
-            structure: argument(base),
-            index: None,
-        }),
-        (base, Some(register)) if scale == 4 => {
-            let (index, constant) = plus(state.get(register));
-            Some(Entry {
-                offset: offset.checked_add(constant.checked_mul(4)?)?,
-                indexed: true,
-                structure: argument(base),
-                index,
-            })
-        }
-        (_, Some(_)) => None,
-    }
-}
-
-fn argument(value: Option<Value>) -> Option<u8> {
+/// The argument that a value is.
+pub fn argument(value: Option<Value>) -> Option<u8> {
     match value {
         Some(Value::Argument(argument)) => Some(argument),
-        _ => None,
-    }
-}
-
-/// Whether a store writes the map entry of a large run.
-pub fn stores_large_run(state: &State, value: Option<Stored>) -> Option<Register> {
-    match value {
-        Some(Stored::Register(register)) if state.get(register) == Some(Value::LargeRun) => {
-            Some(register)
-        }
         _ => None,
     }
 }
@@ -426,7 +363,6 @@ mod tests {
     use crate::binary::arch;
 
     const RAX: Register = Register(10);
-    const RCX: Register = Register(11);
     const RSI: Register = Register(13);
     const R8: Register = Register(9);
 
@@ -489,26 +425,5 @@ mod tests {
         let byte = [0xc6, 0x44, 0x24, 0x12, 0];
         let code = [&spill[..], &byte, &reload, &[0xc3]].concat();
         assert_eq!(at_end(&code).get(R8), None);
-    }
-
-    #[test]
-    fn a_constant_in_the_index_counts() {
-        // lea rcx,[rdi+88h]; or eax,40000000h; mov [r8+rcx*4],eax
-        let state = at_end(&[
-            0x48, 0x8d, 0x8f, 0x88, 0, 0, 0, 0x0d, 0, 0, 0, 0x40, 0x41, 0x89, 0x04, 0x88,
-        ]);
-        let place = Place::Indexed {
-            base: R8,
-            index: Some(RCX),
-            scale: 4,
-            displacement: 0,
-        };
-        let entry = entry(&state, place).map(|entry| (entry.offset, entry.indexed, entry.index));
-        assert_eq!(entry, Some((0x220, true, Some(0))));
-        assert_eq!(
-            stores_large_run(&state, Some(Stored::Register(RAX))),
-            Some(RAX)
-        );
-        assert_eq!(stores_large_run(&state, Some(Stored::Register(RCX))), None);
     }
 }

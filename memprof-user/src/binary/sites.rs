@@ -8,7 +8,7 @@
 use super::allocator::{self, AllocatorFunctions};
 use super::arch::{Effect, Flow, Instruction, Place, Probing, ReferenceKind, RegisterSet, Stored};
 use super::code::{Code, Function};
-use super::flow;
+use super::map;
 use super::{BinaryError, EmallocSize, MapEntry, MapStore, ProbeSite, Register, Site};
 
 /// The exported functions into which in-place reallocation is inlined.
@@ -40,7 +40,7 @@ pub fn find(
     }
     sites.extend(finder.pages_taken(&allocator.alloc_pages)?);
     let found = "found from its exported callers";
-    sites.push(finder.entry(Site::PagesFreed, &allocator.free_pages, found)?);
+    sites.extend(finder.entry_or_calls(Site::PagesFreed, &allocator.free_pages, found)?);
     sites.push(finder.pages_collected()?);
     sites.extend(finder.pages_resized(&allocator.alloc_pages)?);
     sites.extend(finder.at_returns(Site::HugeTaken, &allocator.alloc_huge)?);
@@ -137,6 +137,45 @@ impl Finder<'_> {
             }
         };
         self.site(site, function, chosen.unwrap_or(0), why)
+    }
+
+    /// A function's entry. Where that would be single-stepped, its callers' calls and last jumps
+    /// instead, if there is no other way in: they are emulated, and the arguments are in place.
+    fn entry_or_calls(
+        &self,
+        site: Site,
+        function: &Function,
+        found: &str,
+    ) -> Result<Vec<ProbeSite>, BinaryError> {
+        let entry = self.entry(site, function, found)?;
+        if entry.emulated {
+            return Ok(vec![entry]);
+        }
+        let mut references = self.code.references_to(&[function.range.start]);
+        // A loop to its own start is no way in.
+        references.retain(|reference| !function.range.contains(&reference.from));
+        let mut sites = Vec::new();
+        for reference in &references {
+            let caller = self.code.around(reference.from)?;
+            let index = caller.instructions.iter().position(|instruction| {
+                instruction.address == reference.from
+                    && matches!(instruction.flow, Flow::Call(_) | Flow::Jump(_))
+                    && instruction.probing == Probing::Emulated
+            });
+            let Some(index) = index else {
+                return Ok(vec![entry]);
+            };
+            let why = format!(
+                "one of the {} calls of {}, whose entry is single-stepped",
+                references.len(),
+                function.name
+            );
+            sites.push(self.site(site, &caller, index, why)?);
+        }
+        if sites.is_empty() {
+            sites.push(entry);
+        }
+        Ok(sites)
     }
 
     /// Behind each call of the page allocator. Where it is reached in another way too (a tail
@@ -250,10 +289,10 @@ impl Finder<'_> {
             let Some((entry, stored)) = map_entry(&instruction.effects[0]) else {
                 continue;
             };
-            let Some(value) = flow::stores_large_run(state, stored) else {
+            let Some(value) = map::stores_large_run(state, stored) else {
                 continue;
             };
-            let offset = flow::entry(state, entry.place()).map(|entry| entry.offset);
+            let offset = map::entry(state, entry.place()).map(|entry| entry.offset);
             if offset != Some(i64::from(self.chunk_map)) {
                 return Err(BinaryError::disagree(
                     "zend_mm_chunk.map",
