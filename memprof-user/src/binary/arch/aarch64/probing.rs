@@ -26,12 +26,12 @@ pub(super) fn probing(decoded: &Instruction, word: u32) -> Probing {
     // `ldr` of a literal is relative to the place where it is stepped; what an exclusive load
     // reserves is lost at the step (the mask covers `ldar` and `cas` too).
     let literal = word & 0x3b00_0000 == 0x1800_0000;
-    let steppable = if is_hint(word) {
-        steppable_hint(word)
+    // Branches, exceptions and system instructions; of these `mrs` and some hints can be stepped.
+    let system = word & 0x1c00_0000 == 0x1400_0000;
+    let steppable = if system {
+        is_mrs(word) || is_hint(word) && steppable_hint(word)
     } else {
-        // The other branches, exceptions and system instructions.
-        let system = word & 0x1c00_0000 == 0x1400_0000;
-        !system && !literal && !is_exclusive(word)
+        !literal && !is_exclusive(word)
     };
     if steppable {
         Probing::Stepped
@@ -46,6 +46,11 @@ fn steppable_hint(word: u32) -> bool {
     let number = word >> 5 & 0x7f;
     // nop, xpaclri, pacia1716, pacib1716, paciaz, paciasp, pacibz, pacibsp, bti, bti c, j, jc
     matches!(number, 0 | 7 | 8 | 10 | 24..=27 | 32 | 34 | 36 | 38)
+}
+
+/// Reads a system register.
+fn is_mrs(word: u32) -> bool {
+    word & 0xfff0_0000 == 0xd530_0000
 }
 
 /// The instructions that older processors take for `nop`.
