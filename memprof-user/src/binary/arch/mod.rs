@@ -11,7 +11,8 @@ use super::{BinaryError, Register};
 
 /// One processor architecture.
 pub trait Architecture: Sync {
-    /// Decodes a function, from its first instruction on. Stops at what is no instruction.
+    /// Decodes a function, from its first instruction on. Stops at what is no instruction, unless
+    /// it is plain where the next one begins.
     fn decode(&self, code: &[u8], address: u64) -> Vec<Instruction>;
 
     /// The first instruction of `code` as text, for people.
