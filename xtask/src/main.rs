@@ -42,9 +42,9 @@ enum Verb {
     },
     /// Run every check and every test, as CI does
     Test,
-    /// Fetch the PHP builds of the tests into target/php (nothing is installed)
+    /// Fetch the PHP builds of the tests into target/php (nothing is installed), those for arm64 for decoding only
     Php {
-        /// Names, as bookworm-8.2; all builds where none is given
+        /// Names, as bookworm-8.2 or arm64-trixie-8.4; all builds where none is given
         names: Vec<String>,
     },
 }
@@ -72,7 +72,7 @@ fn run_verb(verb: Verb) -> Result<()> {
         Verb::Test => test::test(),
         Verb::Php { names } => {
             let wanted = match names.as_slice() {
-                [] => PhpBuild::ALL.iter().collect(),
+                [] => PhpBuild::ALL.iter().chain(PhpBuild::DECODED).collect(),
                 names => names
                     .iter()
                     .map(|name| PhpBuild::named(name))

@@ -68,8 +68,17 @@ fn fetch_one(build: &PhpBuild, mirrors: &Mirrors) -> Result<()> {
     match build.source {
         Source::Debian { suites, packages } => {
             let download = folder.with_file_name(format!("{}.download", build.name));
-            let apt = PrivateApt::create(download, suites, mirrors)?;
+            let apt = PrivateApt::create(download, suites, None, mirrors)?;
             fetch_debian(&folder, packages, &apt)?;
+        }
+        Source::DebianBinary {
+            suites,
+            architecture,
+            package,
+        } => {
+            let download = folder.with_file_name(format!("{}.download", build.name));
+            let apt = PrivateApt::create(download, suites, Some(architecture), mirrors)?;
+            fetch_debian_binary(build, package, &apt)?;
         }
         Source::Npm { package } => fetch_npm(&folder, package)?,
     }
@@ -113,6 +122,18 @@ fn fetch_debian(root: &Path, packages: &[&str], apt: &PrivateApt) -> Result<()> 
     }
     fs::remove_dir_all(&apt.folder)?;
     finish_root(root)
+}
+
+/// Takes the binary out of one package, without what it depends on.
+fn fetch_debian_binary(build: &PhpBuild, package: &str, apt: &PrivateApt) -> Result<()> {
+    apt.get(&["update"])?;
+    apt.get(&["download", package])?;
+    let folder = build.folder();
+    for archive in packages(&apt.folder)? {
+        unpack(&archive, &folder)?;
+    }
+    fs::remove_dir_all(&apt.folder)?;
+    build.fpm_binary().map(drop)
 }
 
 fn unpack(archive: &Path, root: &Path) -> Result<()> {
@@ -199,6 +220,13 @@ fn enable_modules(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The Debian packages in a folder.
+fn packages(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(folder)?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "deb"));
+    Ok(paths)
+}
+
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let listing = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
     let mut paths = listing
@@ -268,7 +296,13 @@ struct PrivateApt {
 }
 
 impl PrivateApt {
-    fn create(folder: PathBuf, suites: &[&str], mirrors: &Mirrors) -> Result<Self> {
+    /// For this machine's own architecture, or another.
+    fn create(
+        folder: PathBuf,
+        suites: &[&str],
+        architecture: Option<&str>,
+        mirrors: &Mirrors,
+    ) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("removing the old {}", folder.display()))?;
@@ -288,7 +322,16 @@ impl PrivateApt {
             })
             .collect();
         fs::write(apt.folder.join("sources.list"), sources)?;
-        fs::write(apt.folder.join("apt.conf"), apt.configuration())?;
+        let mut configuration = apt.configuration();
+        if let Some(architecture) = architecture {
+            configuration.push_str(&format!(
+                r#"#clear APT::Architectures;
+APT::Architecture "{architecture}";
+APT::Architectures "{architecture}";
+"#
+            ));
+        }
+        fs::write(apt.folder.join("apt.conf"), configuration)?;
         Ok(apt)
     }
 
@@ -314,7 +357,9 @@ Acquire::Retries "3";
 
     fn get(&self, arguments: &[&str]) -> Result<()> {
         let mut apt = Command::new("apt-get");
-        apt.arg("--quiet")
+        // What it downloads without installing, it leaves in the current folder.
+        apt.current_dir(&self.folder)
+            .arg("--quiet")
             .arg("--config-file")
             .arg(self.folder.join("apt.conf"))
             .args(arguments);
@@ -322,8 +367,6 @@ Acquire::Retries "3";
     }
 
     fn archives(&self) -> Result<Vec<PathBuf>> {
-        let mut paths = entries(&self.folder.join("cache/archives"))?;
-        paths.retain(|path| path.extension().is_some_and(|ending| ending == "deb"));
-        Ok(paths)
+        packages(&self.folder.join("cache/archives"))
     }
 }

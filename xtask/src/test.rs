@@ -1,7 +1,7 @@
 //! Runs every check and every test, as CI does.
 
 use anyhow::Result;
-use memprof_tests::PhpBuild;
+use memprof_tests::{PhpBuild, target_dir};
 
 use crate::build::{build, with_bpf};
 use crate::php;
@@ -29,12 +29,14 @@ pub fn test() -> Result<()> {
         "memprof-user/ebpf",
     ]);
     run(with_bpf(&mut clippy, &bpf_object)?.args(["--", "--deny", "warnings"]))?;
+    let builds: Vec<_> = PhpBuild::ALL.iter().chain(PhpBuild::DECODED).collect();
+    php::fetch(&builds)?;
     heading("Unit tests");
-    run(cargo().arg("test"))?;
+    let binaries = target_dir().join("php");
+    run(cargo().arg("test").env("MEMPROF_PHP_BINARIES", binaries))?;
     let mut with_engine = cargo();
     with_engine.args(["test", "--package", "memprof-user", "--features", "ebpf"]);
     run(with_bpf(&mut with_engine, &bpf_object)?.args(["--lib", "capture"]))?;
-    php::fetch(&PhpBuild::ALL.iter().collect::<Vec<_>>())?;
     need_root("starting php-fpm and loading BPF programs for the integration tests")?;
     heading("Integration tests");
     // One at a time: they measure, and two probed php-fpm builds share the modules they load.

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use memchr::memmem;
 
-use super::arch::{Effect, Place, ReferenceKind, Stored, Target};
+use super::arch::{Effect, Reference, ReferenceKind, Stored, Target};
 use super::code::{Code, Function};
-use super::flow::{self, State, Value};
+use super::flow::{State, Value};
+use super::map::{self, Entry};
 use super::{BinaryError, Evidence, Register};
 
 /// The static functions of zend_alloc.c through which the heap grows and shrinks.
@@ -83,22 +84,10 @@ impl AllocatorFunctions {
     ///
     /// # Errors
     /// [`BinaryError::Disagree`] if it does not.
-    pub fn check_free_pages(&self, code: &Code<'_>, map: u32) -> Result<(), BinaryError> {
-        let clears = self.free_pages.iter().any(|(instruction, state)| {
-            let Effect::Store { place, .. } = instruction.effect else {
-                return false;
-            };
-            let Place::Indexed {
-                base,
-                index: Some(index),
-                ..
-            } = place
-            else {
-                return false;
-            };
-            clears_map_entry(state, &instruction.effect, map)
-                && state.get(base) == Some(Value::Argument(1))
-                && state.get(index) == Some(Value::Argument(2))
+    pub fn check_free_pages(&self, code: &Code<'_>, chunk_map: u32) -> Result<(), BinaryError> {
+        let clears = self.free_pages.effects().any(|(_, state, effect)| {
+            cleared_map_entry(state, effect, chunk_map)
+                .is_some_and(|entry| (entry.structure, entry.index) == (Some(1), Some(2)))
         });
         if clears && self.free_pages.reads_argument(code.arch, 3) {
             return Ok(());
@@ -114,21 +103,22 @@ impl AllocatorFunctions {
     }
 }
 
-/// Whether an instruction sets an entry of a chunk's page map, at this offset, to 0.
-pub fn clears_map_entry(state: &State, effect: &Effect, map: u32) -> bool {
+/// The entry of a chunk's page map, at this offset, that an instruction sets to 0.
+pub fn cleared_map_entry(state: &State, effect: &Effect, chunk_map: u32) -> Option<Entry> {
     let Effect::Store {
         place,
         value: Some(value),
         size: 4,
     } = *effect
     else {
-        return false;
+        return None;
     };
     let zero = match value {
         Stored::Constant(value) => value == 0,
         Stored::Register(register) => state.get(register) == Some(Value::Constant(0)),
     };
-    zero && flow::entry_offset(state, place) == Some(i64::from(map))
+    let entry = map::entry(state, place)?;
+    (zero && entry.offset == i64::from(chunk_map)).then_some(entry)
 }
 
 struct Search<'a> {
@@ -313,7 +303,7 @@ impl Search<'_> {
         let mut calls: Vec<(u64, usize)> = Vec::new();
         for reference in self.code.references_to(&texts) {
             if reference.kind == ReferenceKind::Address {
-                calls.extend(self.call_after(reference.from)?);
+                calls.extend(self.call_after(reference)?);
             }
         }
         let mut counted: Vec<(usize, u64, usize)> = Vec::new();
@@ -348,28 +338,23 @@ impl Search<'_> {
         Ok((self.named(WHAT, address, how)?, size))
     }
 
-    /// The first call or jump out after an instruction, with the argument that then holds the
-    /// address which the instruction names.
-    fn call_after(&self, from: u64) -> Result<Option<(u64, usize)>, BinaryError> {
-        let function = self.code.around(from)?;
-        let text = function
-            .iter()
-            .find_map(|(instruction, _)| match instruction.effect {
-                Effect::Constant { value, .. } if instruction.address == from => Some(value),
-                _ => None,
-            });
+    /// The first call or jump out after an instruction that loads an address, with the argument
+    /// that then holds this address.
+    fn call_after(&self, reference: Reference) -> Result<Option<(u64, usize)>, BinaryError> {
+        let function = self.code.around(reference.from)?;
         let call = function
             .exits()
-            .find(|(instruction, ..)| instruction.address > from);
-        let (Some(text), Some((_, state, Target::Address(address)))) = (text, call) else {
+            .find(|(instruction, ..)| instruction.address > reference.from);
+        let Some((_, state, Target::Address(address))) = call else {
             return Ok(None);
         };
+        let text = Some(Value::Constant(reference.target));
         let argument = self
             .code
             .arch
             .arguments()
             .iter()
-            .position(|register| state.get(*register) == Some(Value::Constant(text)));
+            .position(|register| state.get(*register) == text);
         Ok(argument.map(|argument| (address, argument)))
     }
 }

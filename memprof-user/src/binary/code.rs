@@ -10,6 +10,9 @@ use super::{BinaryError, ElfImage};
 /// linkage table, which counts as one).
 const LARGEST_FUNCTION: u64 = 64 << 10;
 
+/// In bytes: a landing pad and a jump on x86-64, five instructions on aarch64.
+const LINKAGE_STUB: u64 = 20;
+
 /// An image with the decoder for its machine.
 #[derive(Clone, Copy)]
 pub struct Code<'a> {
@@ -151,18 +154,35 @@ impl<'a> Code<'a> {
         match target {
             Target::Slot(slot) => self.image.import(slot),
             Target::Address(address) => {
-                // Two instructions at most: a landing pad and the jump.
-                let stub = self.image.bytes(address..address.checked_add(16)?)?;
-                self.arch
-                    .decode(stub, address)
-                    .iter()
-                    .take(2)
-                    .find_map(|instruction| match instruction.flow {
-                        Flow::Jump(Some(Target::Slot(slot))) => self.image.import(slot),
-                        _ => None,
-                    })
+                let stub = self
+                    .image
+                    .bytes(address..address.checked_add(LINKAGE_STUB)?)?;
+                self.image.import(self.linkage_slot(stub, address)?)
             }
         }
+    }
+
+    /// The slot through which a stub of the procedure linkage table jumps: named by the jump
+    /// itself (x86-64), or by the load in front of a jump to a register (aarch64).
+    fn linkage_slot(&self, stub: &[u8], address: u64) -> Option<u64> {
+        let instructions = self.arch.decode(stub, address);
+        let states = flow::trace(&instructions, State::at_entry(self.arch), &|_| None);
+        let mut loaded = None;
+        for (instruction, state) in instructions.iter().zip(&states) {
+            match (instruction.flow, instruction.effects[0]) {
+                (Flow::Jump(Some(Target::Slot(slot))), _) => return Some(slot),
+                (Flow::Jump(None), _) => return loaded,
+                (Flow::Next, Effect::Load { place, size: 8, .. }) => {
+                    loaded = match state.location(place) {
+                        Some((Root::Address, slot)) => u64::try_from(slot).ok(),
+                        _ => None,
+                    };
+                }
+                (Flow::Next, _) => {}
+                _ => return None,
+            }
+        }
+        None
     }
 }
 
@@ -172,10 +192,18 @@ impl Function {
         self.instructions.iter().zip(&self.states)
     }
 
+    /// What the instructions compute, with what is known before each.
+    pub fn effects(&self) -> impl Iterator<Item = (&Instruction, &State, &Effect)> {
+        self.iter().flat_map(|(instruction, state)| {
+            let effects = instruction.effects.iter();
+            effects.map(move |effect| (instruction, state, effect))
+        })
+    }
+
     /// The function's loads of `size` bytes from an offset to `root`.
     pub fn loads(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
-        self.iter()
-            .filter_map(move |(instruction, state)| match instruction.effect {
+        self.effects()
+            .filter_map(move |(instruction, state, effect)| match *effect {
                 Effect::Load { place, size: s, .. } if s == size => {
                     at(state, place, root).map(|offset| (instruction, offset))
                 }
@@ -185,14 +213,22 @@ impl Function {
 
     /// The offsets to `root` that the function reads or writes, in any width.
     pub fn uses(&self, root: Root) -> impl Iterator<Item = i64> {
+        let followed = self
+            .effects()
+            .filter_map(|(_, state, effect)| match *effect {
+                Effect::Load { place, .. } | Effect::Store { place, .. } => Some((state, place)),
+                _ => None,
+            });
         self.iter()
-            .filter_map(move |(instruction, state)| at(state, instruction.memory?, root))
+            .filter_map(|(instruction, state)| Some((state, instruction.memory?)))
+            .chain(followed)
+            .filter_map(move |(state, place)| at(state, place, root))
     }
 
     /// The function's stores of `size` bytes to an offset to `root`.
     pub fn stores(&self, root: Root, size: u8) -> impl Iterator<Item = (&Instruction, i64)> {
-        self.iter()
-            .filter_map(move |(instruction, state)| match instruction.effect {
+        self.effects()
+            .filter_map(move |(instruction, state, effect)| match *effect {
                 Effect::Store { place, size: s, .. } if s == size => {
                     at(state, place, root).map(|offset| (instruction, offset))
                 }

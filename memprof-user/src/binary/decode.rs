@@ -8,7 +8,8 @@ use memchr::memmem;
 use super::allocator::AllocatorFunctions;
 use super::arch::{Effect, Instruction};
 use super::code::{Code, Function};
-use super::flow::{self, Root, Value};
+use super::flow::{Root, Value};
+use super::map;
 use super::{BinaryError, Decoded, Evidence, Global, PhpVersion};
 
 /// Where the pointer `AG(mm_heap)` is kept: what `zend_mm_get_heap` returns.
@@ -24,11 +25,11 @@ pub fn heap_pointer(code: &Code<'_>, evidence: &mut Vec<Evidence>) -> Result<u64
             Some(Value::Global(address)) => Some(address),
             _ => None,
         });
-    let load = function.iter().find(|(instruction, _)| {
-        matches!(instruction.effect, Effect::Load { to, .. } if to == code.arch.result())
-    });
+    let load = function.effects().find(
+        |(.., effect)| matches!(effect, Effect::Load { to, .. } if *to == code.arch.result()),
+    );
     match (returned, load) {
-        (Some(address), Some((instruction, _))) => {
+        (Some(address), Some((instruction, ..))) => {
             evidence.push(Evidence {
                 what: WHAT.to_owned(),
                 value: format!("{address:#x}"),
@@ -242,12 +243,12 @@ impl Search<'_> {
         let efree = self.code.exported("_efree")?;
         // The map is behind the chunk's header and heap slot (0x40 + zend_mm_heap); accesses
         // with smaller offsets are to other arrays.
-        let found = efree.iter().find_map(|(instruction, state)| {
-            let Effect::Load { place, size: 4, .. } = instruction.effect else {
+        let found = efree.effects().find_map(|(instruction, state, effect)| {
+            let Effect::Load { place, size: 4, .. } = *effect else {
                 return None;
             };
-            let offset = flow::entry_offset(state, place)?;
-            (indexed(&instruction.effect) && offset > 0x140).then_some((instruction, offset))
+            let entry = map::entry(state, place)?;
+            (entry.indexed && entry.offset > 0x140).then_some((instruction, entry.offset))
         });
         let Some((instruction, offset)) = found else {
             return Err(BinaryError::not_found(
@@ -336,30 +337,19 @@ fn executor_loads(
         })
 }
 
-fn indexed(effect: &Effect) -> bool {
-    use super::arch::Place;
-    matches!(
-        effect,
-        Effect::Load {
-            place: Place::Indexed { index: Some(_), .. },
-            ..
-        }
-    )
-}
-
 /// The offset in a chunk at which a function writes the map entry of a large run.
 fn large_run_store(function: &Function) -> Option<i64> {
-    function.iter().find_map(|(instruction, state)| {
+    function.effects().find_map(|(_, state, effect)| {
         let Effect::Store {
             place,
             value,
             size: 4,
-        } = instruction.effect
+        } = *effect
         else {
             return None;
         };
-        flow::stores_large_run(state, value)?;
-        flow::entry_offset(state, place)
+        map::stores_large_run(state, value)?;
+        map::entry(state, place).map(|entry| entry.offset)
     })
 }
 

@@ -22,7 +22,7 @@ pub enum BinaryError {
     #[error("not a readable ELF file: {0}; reinstall the package, or name another binary")]
     Malformed(String),
     /// The machine code is for a processor that memprof does not decode.
-    #[error("the executable is for {0}; memprof decodes x86-64 only")]
+    #[error("the executable is for {0}; memprof decodes x86-64 and aarch64")]
     UnsupportedMachine(String),
     /// The file does not export what every PHP executable exports.
     #[error(

@@ -21,8 +21,20 @@ pub enum Value {
     Constant(u64),
     /// What is kept in memory at this address: the value of a global.
     Global(u64),
-    /// Something unknown plus this.
-    Plus(i64),
+    /// Something unknown plus a constant.
+    Plus {
+        /// The function's argument that it is, perhaps narrowed to 32 bits.
+        argument: Option<u8>,
+        /// The constant.
+        value: i64,
+    },
+    /// The address of an array's 4-byte element, less what the array's own offset is.
+    Element {
+        /// The function's argument that the array is counted from.
+        base: Option<u8>,
+        /// The function's argument that is the index.
+        index: Option<u8>,
+    },
     /// The map entry of a large run: a page count with [`LARGE_RUN`] set.
     LargeRun,
 }
@@ -91,16 +103,14 @@ impl State {
             .then_some(first)
     }
 
-    /// Keeps what `other` agrees on; tells whether anything was given up.
-    fn meet(&mut self, other: &Self) -> bool {
-        let before = *self;
+    /// Keeps what `other` agrees on.
+    fn meet(&mut self, other: &Self) {
         let mine = self.registers.iter_mut().chain(&mut self.stack);
         for (mine, theirs) in mine.zip(other.registers.iter().chain(&other.stack)) {
             if *mine != *theirs {
                 *mine = None;
             }
         }
-        *self != before
     }
 
     /// The address that a memory operand names, as a root and an offset in bytes. `None` where
@@ -122,7 +132,7 @@ impl State {
                     )),
                     Value::Global(address) => Some((Root::Global(address), displacement)),
                     Value::Argument(index) => Some((Root::Argument(index), displacement)),
-                    Value::Plus(_) | Value::LargeRun => None,
+                    Value::Plus { .. } | Value::Element { .. } | Value::LargeRun => None,
                 }
             }
             Place::Indexed { .. } => None,
@@ -130,14 +140,16 @@ impl State {
     }
 
     fn step(mut self, instruction: &Instruction, pointer: &dyn Fn(u64) -> Option<u64>) -> Self {
-        let result = self.result(&instruction.effect, pointer);
+        let results = instruction
+            .effects
+            .map(|effect| self.result(&effect, pointer));
         self.write_stack(instruction);
         for index in 0..32 {
             if instruction.writes.contains(Register(index)) {
                 self.set(Register(index), None);
             }
         }
-        if let Some((register, value)) = result {
+        for (register, value) in results.into_iter().flatten() {
             self.set(register, value);
         }
         self
@@ -150,26 +162,43 @@ impl State {
             self.stack = Default::default();
             return;
         }
-        match (instruction.effect, instruction.memory) {
-            (Effect::Load { .. }, _) | (_, None) => {}
-            (Effect::Store { place, value, size }, _)
-                if self.stack_words(place, size).is_some() =>
-            {
-                let value = match value {
-                    Some(Stored::Register(register)) => self.get(register),
-                    Some(Stored::Constant(value)) => Some(Value::Constant(value)),
-                    None => None,
-                };
-                let words = self.stack_words(place, size).unwrap_or_default();
-                if let Some(words) = self.stack.get_mut(words) {
-                    words.fill(value);
+        let mut followed = false;
+        for effect in instruction.effects {
+            match effect {
+                Effect::Load { .. } => followed = true,
+                Effect::Store { place, value, size } => {
+                    followed = true;
+                    self.store(place, value, size);
                 }
+                _ => {}
             }
-            // Of another width: which words it changes is not worth following.
-            (_, Some(Place::Indexed { base, .. })) if Some(base) == self.stack_pointer => {
-                self.stack = Default::default();
-            }
-            _ => {}
+        }
+        if let (false, Some(place)) = (followed, instruction.memory) {
+            self.overwrite(place);
+        }
+    }
+
+    fn store(&mut self, place: Place, value: Option<Stored>, size: u8) {
+        let Some(words) = self.stack_words(place, size) else {
+            return self.overwrite(place);
+        };
+        let value = match value {
+            Some(Stored::Register(register)) => self.get(register),
+            Some(Stored::Constant(value)) => Some(Value::Constant(value)),
+            None => None,
+        };
+        if let Some(words) = self.stack.get_mut(words) {
+            words.fill(value);
+        }
+    }
+
+    /// A store of another width, or to an unknown offset: if it is one to the stack, which words
+    /// it changes is not worth following.
+    fn overwrite(&mut self, place: Place) {
+        if let Place::Indexed { base, .. } = place
+            && Some(base) == self.stack_pointer
+        {
+            self.stack = Default::default();
         }
     }
 
@@ -187,14 +216,34 @@ impl State {
                     Some(Value::Constant(known)) => {
                         Value::Constant(known.wrapping_add_signed(value))
                     }
-                    Some(Value::Plus(known)) => Value::Plus(known.wrapping_add(value)),
-                    _ => Value::Plus(value),
+                    known => {
+                        let (argument, before) = plus(known);
+                        let value = value.wrapping_add(before);
+                        Value::Plus { argument, value }
+                    }
                 };
                 Some((to, Some(sum)))
+            }
+            Effect::Element { to, base, index } => {
+                let (base, index) = (self.get(base), self.get(index));
+                let element = Value::Element {
+                    base: argument(base),
+                    index: argument(index),
+                };
+                // A table of its own, and an index with a part of the offset in it, are not
+                // followed through the sum.
+                let plain = !matches!(base, Some(Value::Constant(_))) && plus(index).1 == 0;
+                Some((to, plain.then_some(element)))
             }
             Effect::SetBits { to, bits } => {
                 Some((to, (bits == LARGE_RUN).then_some(Value::LargeRun)))
             }
+            Effect::Insert { to, mask, bits } => match self.get(to) {
+                Some(Value::Constant(known)) => {
+                    Some((to, Some(Value::Constant(known & !mask | bits))))
+                }
+                _ => None,
+            },
             Effect::Load { to, place, size } => {
                 let value = match self.location(place) {
                     Some((Root::Address, address)) => {
@@ -232,36 +281,32 @@ pub fn trace(
     entry: State,
     pointer: &dyn Fn(u64) -> Option<u64>,
 ) -> Vec<State> {
+    let predecessors = predecessors(instructions);
     let mut before: Vec<Option<State>> = vec![None; instructions.len()];
-    if let Some(first) = before.first_mut() {
-        *first = Some(entry);
-    }
-    let index_of = |address| {
-        instructions
-            .binary_search_by_key(&address, |instruction| instruction.address)
-            .ok()
-    };
+    let mut after = before.clone();
     for _ in 0..MOST_PASSES {
         let mut changed = false;
         for (index, instruction) in instructions.iter().enumerate() {
-            let Some(state) = before[index] else { continue };
-            let after = state.step(instruction, pointer);
-            let (falls_through, target) = match instruction.flow {
-                Flow::Next | Flow::Call(_) => (true, None),
-                Flow::Branch(target) => (true, Some(target)),
-                Flow::Jump(Some(Target::Address(target))) => (false, Some(target)),
-                Flow::Jump(_) | Flow::Return | Flow::Stop => (false, None),
+            let mut known = match predecessors[index].len() {
+                _ if index == 0 => before[index].or(Some(entry)),
+                // Anew each time: a sum's constant is known where its other part no longer is.
+                0 | 1 => None,
+                // Where paths meet, what was given up stays so: there the passes end.
+                _ => before[index],
             };
-            let next = falls_through.then_some(index + 1);
-            for successor in next.into_iter().chain(target.and_then(index_of)) {
-                match before.get_mut(successor) {
-                    Some(Some(known)) => changed |= known.meet(&after),
-                    Some(unseen) => {
-                        *unseen = Some(after);
-                        changed = true;
-                    }
-                    None => {}
+            for state in predecessors[index]
+                .iter()
+                .filter_map(|p| after[*p].as_ref())
+            {
+                match &mut known {
+                    Some(known) => known.meet(state),
+                    None => known = Some(*state),
                 }
+            }
+            if known != before[index] {
+                changed = true;
+                before[index] = known;
+                after[index] = known.map(|known| known.step(instruction, pointer));
             }
         }
         if !changed {
@@ -271,40 +316,43 @@ pub fn trace(
     vec![State::default(); instructions.len()]
 }
 
-/// A 4-byte access to an array of 4-byte entries inside a structure, such as a chunk's page map:
-/// its offset there in bytes, once the constant that is part of the index is counted in.
-pub fn entry_offset(state: &State, place: Place) -> Option<i64> {
-    let Place::Indexed {
-        base,
-        index,
-        scale,
-        displacement,
-    } = place
-    else {
-        return None;
-    };
-    // A constant base is a table of its own, not a structure.
-    if matches!(state.get(base), Some(Value::Constant(_))) {
-        return None;
+/// The instructions from which control comes to each, by their index.
+fn predecessors(instructions: &[Instruction]) -> Vec<Vec<usize>> {
+    let mut predecessors = vec![Vec::new(); instructions.len()];
+    for (index, instruction) in instructions.iter().enumerate() {
+        let (falls_through, target) = match instruction.flow {
+            Flow::Next | Flow::Call(_) => (true, None),
+            Flow::Branch(target) => (true, Some(target)),
+            Flow::Jump(Some(Target::Address(target))) => (false, Some(target)),
+            Flow::Jump(_) | Flow::Return | Flow::Stop => (false, None),
+        };
+        let target = target.and_then(|target| {
+            instructions
+                .binary_search_by_key(&target, |instruction| instruction.address)
+                .ok()
+        });
+        for successor in falls_through.then_some(index + 1).into_iter().chain(target) {
+            if let Some(predecessors) = predecessors.get_mut(successor) {
+                predecessors.push(index);
+            }
+        }
     }
-    let constant = |register| match state.get(register) {
-        Some(Value::Plus(value)) => value,
-        _ => 0,
-    };
-    let index = match index {
-        Some(index) if scale == 4 => constant(index).checked_mul(4)?,
-        Some(_) => return None,
-        None => 0,
-    };
-    i64::from(displacement).checked_add(index)
+    predecessors
 }
 
-/// Whether a store writes the map entry of a large run.
-pub fn stores_large_run(state: &State, value: Option<Stored>) -> Option<Register> {
+/// What of a sum is an argument and what a constant, as far as it is known.
+pub fn plus(value: Option<Value>) -> (Option<u8>, i64) {
     match value {
-        Some(Stored::Register(register)) if state.get(register) == Some(Value::LargeRun) => {
-            Some(register)
-        }
+        Some(Value::Argument(argument)) => (Some(argument), 0),
+        Some(Value::Plus { argument, value }) => (argument, value),
+        _ => (None, 0),
+    }
+}
+
+/// The argument that a value is.
+pub fn argument(value: Option<Value>) -> Option<u8> {
+    match value {
+        Some(Value::Argument(argument)) => Some(argument),
         _ => None,
     }
 }
@@ -315,7 +363,6 @@ mod tests {
     use crate::binary::arch;
 
     const RAX: Register = Register(10);
-    const RCX: Register = Register(11);
     const RSI: Register = Register(13);
     const R8: Register = Register(9);
 
@@ -344,9 +391,24 @@ mod tests {
 
     #[test]
     fn a_loop_forgets_what_it_changes() {
-        // mov ecx,1; (loop) add ecx,1; je loop; ret
-        let state = at_end(&[0xb9, 1, 0, 0, 0, 0x83, 0xc1, 1, 0x74, 0xfb, 0xc3]);
-        assert_eq!(state.get(RCX), None);
+        // mov ecx,1; (loop) mov eax,ecx; add ecx,1; je loop; ret
+        let state = at_end(&[
+            0xb9, 1, 0, 0, 0, 0x89, 0xc8, 0x83, 0xc1, 1, 0x74, 0xf9, 0xc3,
+        ]);
+        assert_eq!(state.get(RAX), None);
+    }
+
+    #[test]
+    fn a_sum_keeps_its_constant_in_a_loop() {
+        // mov ecx,1; (loop) lea eax,[rcx+88h]; mov ecx,[rdx]; je loop; ret
+        let state = at_end(&[
+            0xb9, 1, 0, 0, 0, 0x8d, 0x81, 0x88, 0, 0, 0, 0x8b, 0x0a, 0x74, 0xf6, 0xc3,
+        ]);
+        let sum = Value::Plus {
+            argument: None,
+            value: 0x88,
+        };
+        assert_eq!(state.get(RAX), Some(sum));
     }
 
     #[test]
@@ -363,25 +425,5 @@ mod tests {
         let byte = [0xc6, 0x44, 0x24, 0x12, 0];
         let code = [&spill[..], &byte, &reload, &[0xc3]].concat();
         assert_eq!(at_end(&code).get(R8), None);
-    }
-
-    #[test]
-    fn a_constant_in_the_index_counts() {
-        // lea rcx,[rdi+88h]; or eax,40000000h; mov [r8+rcx*4],eax
-        let state = at_end(&[
-            0x48, 0x8d, 0x8f, 0x88, 0, 0, 0, 0x0d, 0, 0, 0, 0x40, 0x41, 0x89, 0x04, 0x88,
-        ]);
-        let place = Place::Indexed {
-            base: R8,
-            index: Some(RCX),
-            scale: 4,
-            displacement: 0,
-        };
-        assert_eq!(entry_offset(&state, place), Some(0x220));
-        assert_eq!(
-            stores_large_run(&state, Some(Stored::Register(RAX))),
-            Some(RAX)
-        );
-        assert_eq!(stores_large_run(&state, Some(Stored::Register(RCX))), None);
     }
 }

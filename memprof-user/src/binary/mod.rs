@@ -13,6 +13,7 @@ mod decode;
 mod elf;
 mod error;
 mod flow;
+mod map;
 mod php;
 mod site;
 mod sites;

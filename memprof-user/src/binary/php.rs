@@ -57,6 +57,11 @@ impl PhpBinary {
         })
     }
 
+    /// The processor that its code is for.
+    pub fn machine(&self) -> object::Architecture {
+        self.image.machine()
+    }
+
     /// The GNU build-id in hex: the key of what is cached about this executable.
     pub fn build_id(&self) -> Option<&str> {
         self.image.build_id()

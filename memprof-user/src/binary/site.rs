@@ -1,6 +1,6 @@
 //! Where probes go, and what the registers hold there.
 
-/// A machine register by its index in the architecture's user `pt_regs`, as `regs_index` below says.
+/// A machine register by its index in the architecture's user `pt_regs`.
 ///
 /// x86-64: the field order of `struct pt_regs` (0 = r15, 1 = r14, 2 = r13, 3 = r12, 4 = rbp,
 /// 5 = rbx, 6 = r11, 7 = r10, 8 = r9, 9 = r8, 10 = rax, 11 = rcx, 12 = rdx, 13 = rsi, 14 = rdi,

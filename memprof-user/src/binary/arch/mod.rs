@@ -4,13 +4,15 @@
 //! this module's siblings need: where control goes, which registers change, and the few
 //! moves, loads and stores that carry a fact. Every search is written once, on these.
 
+mod aarch64;
 mod x86_64;
 
 use super::{BinaryError, Register};
 
 /// One processor architecture.
 pub trait Architecture: Sync {
-    /// Decodes a function, from its first instruction on. Stops at what is no instruction.
+    /// Decodes a function, from its first instruction on. Stops at what is no instruction, unless
+    /// it is plain where the next one begins.
     fn decode(&self, code: &[u8], address: u64) -> Vec<Instruction>;
 
     /// The first instruction of `code` as text, for people.
@@ -32,12 +34,13 @@ pub trait Architecture: Sync {
 /// The decoder for an ELF file's machine.
 ///
 /// # Errors
-/// [`BinaryError::UnsupportedMachine`] for everything but x86-64.
+/// [`BinaryError::UnsupportedMachine`] for everything but x86-64 and aarch64.
 pub fn for_machine(
     machine: object::Architecture,
 ) -> Result<&'static dyn Architecture, BinaryError> {
     match machine {
         object::Architecture::X86_64 => Ok(&x86_64::X86_64),
+        object::Architecture::Aarch64 => Ok(&aarch64::Aarch64),
         other => Err(BinaryError::UnsupportedMachine(format!("{other:?}"))),
     }
 }
@@ -71,10 +74,16 @@ impl RegisterSet {
 impl FromIterator<Register> for RegisterSet {
     fn from_iter<I: IntoIterator<Item = Register>>(registers: I) -> Self {
         let mut set = Self::default();
-        for register in registers {
-            set.insert(register);
-        }
+        set.extend(registers);
         set
+    }
+}
+
+impl Extend<Register> for RegisterSet {
+    fn extend<I: IntoIterator<Item = Register>>(&mut self, registers: I) {
+        for register in registers {
+            self.insert(register);
+        }
     }
 }
 
@@ -87,16 +96,28 @@ pub struct Instruction {
     pub length: u64,
     /// Where control goes.
     pub flow: Flow,
-    /// What it computes, if it is one of the forms that are followed.
-    pub effect: Effect,
+    /// What it computes, if it is one of the forms that are followed. Only a load or store of a
+    /// pair of registers has two.
+    pub effects: [Effect; 2],
     /// The memory that it reads or writes, if it names any.
     pub memory: Option<Place>,
     /// The general registers that it reads.
     pub reads: RegisterSet,
     /// The general registers that it changes; for a call those that the callee may change.
     pub writes: RegisterSet,
-    /// Whether the kernel emulates it at a uprobe instead of single-stepping it.
-    pub emulated: bool,
+    /// What the kernel does at a uprobe on it.
+    pub probing: Probing,
+}
+
+/// What the kernel does at a uprobe on an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probing {
+    /// It does the instruction's work itself.
+    Emulated,
+    /// It single-steps the instruction elsewhere, which costs a second trap.
+    Stepped,
+    /// It takes no probe there.
+    Refused,
 }
 
 /// Where control goes after an instruction.
@@ -153,11 +174,29 @@ pub enum Effect {
         /// The constant added.
         value: i64,
     },
-    /// `to |= bits`
+    /// `to = base + index * 4`: the address of an array's element.
+    Element {
+        /// Register written.
+        to: Register,
+        /// Register of the array.
+        base: Register,
+        /// Register of the index, perhaps widened from 32 bits.
+        index: Register,
+    },
+    /// `to = something | bits`
     SetBits {
         /// Register written.
         to: Register,
         /// The constant.
+        bits: u64,
+    },
+    /// `to = (to & !mask) | bits`
+    Insert {
+        /// Register written.
+        to: Register,
+        /// The bits replaced.
+        mask: u64,
+        /// The constant that replaces them.
         bits: u64,
     },
     /// `to = *place`

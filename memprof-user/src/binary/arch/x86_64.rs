@@ -7,8 +7,8 @@ use iced_x86::{
 };
 
 use super::{
-    Architecture, Effect, Flow, Instruction, Place, Reference, ReferenceKind, RegisterSet, Stored,
-    Target,
+    Architecture, Effect, Flow, Instruction, Place, Probing, Reference, ReferenceKind, RegisterSet,
+    Stored, Target,
 };
 use crate::binary::Register;
 
@@ -128,23 +128,28 @@ fn translate(iced: &Iced, information: &mut InstructionInfoFactory) -> Instructi
         address: iced.ip(),
         length: iced.len() as u64,
         flow,
-        effect: effect(iced),
+        effects: [effect(iced), Effect::Other],
         memory: memory(iced),
         reads,
         writes,
-        emulated: emulated(iced),
+        probing: probing(iced),
     }
 }
 
 /// The instructions of `arch/x86/kernel/uprobes.c` that need no single step: `push reg`, the
 /// one-byte `nop`, and relative `jmp`, `jcc` and `call`. (Newer kernels know longer `nop`s too.)
-fn emulated(iced: &Iced) -> bool {
-    match iced.code() {
+fn probing(iced: &Iced) -> Probing {
+    let emulated = match iced.code() {
         Code::Push_r64 => true,
         Code::Nopd | Code::Nopq => iced.len() == 1,
         Code::Call_rel32_64 | Code::Jmp_rel32_64 | Code::Jmp_rel8_64 => true,
         // The 16-bit forms (prefix 66) are refused by the kernel.
         _ => iced.is_jcc_short_or_near() && matches!(iced.op0_kind(), OpKind::NearBranch64),
+    };
+    if emulated {
+        Probing::Emulated
+    } else {
+        Probing::Stepped
     }
 }
 
@@ -363,7 +368,7 @@ mod tests {
             &[0xe9, 0, 1, 0, 0],       // jmp near
             &[0xe8, 0, 1, 0, 0],       // call
         ] {
-            assert!(one(code).emulated, "{code:x?}");
+            assert_eq!(one(code).probing, Probing::Emulated, "{code:x?}");
         }
     }
 
@@ -382,7 +387,7 @@ mod tests {
             &[0x0f, 0x1f, 0x40, 0x00],     // four-byte nop
             &[0x48, 0x89, 0xfe],           // mov rsi,rdi
         ] {
-            assert!(!one(code).emulated, "{code:x?}");
+            assert_eq!(one(code).probing, Probing::Stepped, "{code:x?}");
         }
     }
 
@@ -392,7 +397,7 @@ mod tests {
         let load = one(&[0x48, 0x8b, 0x05, 0x10, 0, 0, 0]);
         let place = Place::Absolute(0x1017);
         assert_eq!(
-            load.effect,
+            load.effects[0],
             Effect::Load {
                 to: RAX,
                 place,
@@ -415,7 +420,7 @@ mod tests {
         };
         let value = Some(Stored::Constant(0));
         assert_eq!(
-            store.effect,
+            store.effects[0],
             Effect::Store {
                 place,
                 value,
@@ -430,7 +435,7 @@ mod tests {
         // lea rcx,[rdi+88h]
         let lea = one(&[0x48, 0x8d, 0x8f, 0x88, 0, 0, 0]);
         assert_eq!(
-            lea.effect,
+            lea.effects[0],
             Effect::Add {
                 to: RCX,
                 from: RDI,
@@ -441,7 +446,7 @@ mod tests {
         // sub rcx,8
         let sub = one(&[0x48, 0x83, 0xe9, 0x08]);
         assert_eq!(
-            sub.effect,
+            sub.effects[0],
             Effect::Add {
                 to: RCX,
                 from: RCX,
@@ -451,21 +456,21 @@ mod tests {
         // or r15d,40000000h
         let or = one(&[0x41, 0x81, 0xcf, 0, 0, 0, 0x40]);
         assert_eq!(
-            or.effect,
+            or.effects[0],
             Effect::SetBits {
                 to: R15,
                 bits: 0x4000_0000
             }
         );
         // mov cl,1 changes only a part of rcx
-        assert_eq!(one(&[0xb1, 0x01]).effect, Effect::Other);
+        assert_eq!(one(&[0xb1, 0x01]).effects[0], Effect::Other);
     }
 
     #[test]
     fn thread_local_memory_is_not_an_address() {
         // mov rax,fs:[28h]
         let load = one(&[0x64, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0]);
-        assert_eq!(load.effect, Effect::Other);
+        assert_eq!(load.effects[0], Effect::Other);
         assert_eq!(load.memory, None);
     }
 
