@@ -162,7 +162,7 @@ impl PhpBuild {
     ];
 
     /// Builds for arm64 that are decoded on any machine and run on none. Two suites have a version
-    /// from before October 2026 and one from after. Those of sid and experimental move on.
+    /// from before October 2026 and one from after.
     pub const DECODED: &'static [PhpBuild] = &[
         arm64("arm64-bullseye-7.4", "7.4", &["bullseye"], "php7.4-fpm"),
         arm64("arm64-bookworm-8.2", "8.2", &["bookworm"], "php8.2-fpm"),
