@@ -34,6 +34,11 @@ pub fn find(frames: &[Frame]) -> Option<Recursion> {
         })
 }
 
+/// Includes of different files are different functions, though all are called `require_once`.
+fn is_same(one: &Frame, other: &Frame) -> bool {
+    one.function == other.function && one.file == other.file
+}
+
 /// The longest stretch in which every frame is that of `length` frames before.
 fn longest_run(frames: &[Frame], length: usize) -> Option<Recursion> {
     let mut best: Option<Recursion> = None;
@@ -41,7 +46,7 @@ fn longest_run(frames: &[Frame], length: usize) -> Option<Recursion> {
     for index in length..=frames.len() {
         let repeats = frames
             .get(index)
-            .is_some_and(|frame| frame.function == frames[index - length].function);
+            .is_some_and(|frame| is_same(frame, &frames[index - length]));
         if repeats {
             continue;
         }
@@ -90,6 +95,16 @@ mod tests {
     #[test]
     fn a_small_circle_inside_a_large_one_does_not_hide_it() {
         assert_eq!(found("aaabcdaaabcdaaabcdaaabcd"), Some((0, 6, 4)));
+    }
+
+    #[test]
+    fn files_that_include_each_other_are_no_recursion() {
+        let file = |name: &str| Frame {
+            function: "require_once".to_owned(),
+            file: Some(name.to_owned()),
+            line: Some(3),
+        };
+        assert_eq!(find(&[file("a"), file("b"), file("c"), file("d")]), None);
     }
 
     #[test]
