@@ -5,7 +5,7 @@
 //! that computes without calling anything is that of its last call, because PHP writes the
 //! instruction pointer back to memory only there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ZendError;
 use super::frame::{FunctionKind, IS_OBJECT, Include, RawFrame};
@@ -22,6 +22,19 @@ pub struct Stack {
     /// [`call_sites`](super::frame::call_sites) name them.
     pub frames: Vec<RawFrame>,
     /// How the stack ends.
+    pub end: StackEnd,
+}
+
+/// Both ends of a stack that may be too deep to be kept whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackEnds {
+    /// The innermost frames, innermost first.
+    pub innermost: Vec<RawFrame>,
+    /// How many frames between the two ends were passed over.
+    pub skipped: u64,
+    /// The outermost frames, innermost first.
+    pub outermost: Vec<RawFrame>,
+    /// Whether it is all there.
     pub end: StackEnd,
 }
 
@@ -122,6 +135,52 @@ impl<'a> Walk<'a> {
         }
         Ok(Stack {
             frames: self.frames,
+            end,
+        })
+    }
+
+    /// Walks the whole stack, and takes `each_end` frames from both of its ends.
+    ///
+    /// Those between are counted, but for generators that wait in `yield from`.
+    pub(super) fn ends(mut self, each_end: usize) -> Result<StackEnds, ZendError> {
+        let layout = self.reader.layout;
+        let current = at(self.executor, layout.executor.current_execute_data);
+        let mut address = self.reader.memory.u64(current)?;
+        let mut end = StackEnd::Whole;
+        while address != 0 && self.frames.len() < each_end {
+            match self.frame(address) {
+                Ok(prev) => address = prev,
+                Err(error) => (address, end) = (0, StackEnd::Torn(error.to_string())),
+            }
+        }
+        let innermost = std::mem::take(&mut self.frames);
+        let mut last: VecDeque<(u64, bool)> = VecDeque::new();
+        let mut skipped = 0;
+        while address != 0 {
+            match self.execute_data(address) {
+                Ok(bytes) => {
+                    let has_function = bytes.u64(layout.execute_data.func)? != 0;
+                    last.push_back((address, has_function));
+                    address = bytes.u64(layout.execute_data.prev)?;
+                }
+                Err(error) => (address, end) = (0, StackEnd::Torn(error.to_string())),
+            }
+            if last.len() > each_end {
+                let passed = last.pop_front();
+                skipped += u64::from(passed.is_some_and(|(_, has_function)| has_function));
+            }
+        }
+        self.seen.clear();
+        for (address, _) in last {
+            if let Err(error) = self.frame(address) {
+                end = StackEnd::Torn(error.to_string());
+                break;
+            }
+        }
+        Ok(StackEnds {
+            innermost,
+            skipped,
+            outermost: self.frames,
             end,
         })
     }
