@@ -2,6 +2,7 @@
 
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
+pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
