@@ -1,5 +1,6 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+pub mod dump;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod freeze;
