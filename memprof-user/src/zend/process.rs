@@ -228,9 +228,17 @@ impl Process {
 
     /// Counts the live objects by class, with the bytes of the objects themselves.
     ///
+    /// An idle worker has none: what its store shows is the last request's.
+    ///
     /// # Errors
     /// [`ZendError::Memory`] when the process freed objects while they were read, or has ended.
     pub fn objects(&self) -> Result<LiveObjects, ZendError> {
+        if !self.in_request()? {
+            return Ok(LiveObjects {
+                total: 0,
+                classes: Vec::new(),
+            });
+        }
         let slots = match self.heap_reader() {
             Ok(heap) => Some(Slots::new(heap)?),
             Err(_) => None,
