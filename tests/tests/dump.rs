@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild, Pool, Settings, Source};
+use memprof_user::capture::freeze::Frozen;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -219,6 +220,8 @@ fn check_objects(taken: &Taken, facts: &Facts) {
 
 fn check_stack(taken: &Taken, facts: &Facts) {
     let frames = taken.dump["backtrace"].as_array().unwrap();
+    // In a request without a deep recursion all frames are there.
+    assert_eq!(taken.external("/stack/omitted"), 0);
     // What the script itself calls while it waits is not on the stack that it tells.
     let function = frames[0]["function"].as_str().unwrap();
     let own = usize::from(["usleep", "file_exists", "time"].contains(&function));
@@ -284,6 +287,7 @@ fn what_only_php_can_serialize_is_unknown_and_not_0() {
         )
         .unwrap();
         let (taken, _) = dump_worker(&fpm, "&unknown=1");
+        assert!(!fs::read_to_string(&taken.path).unwrap().contains(SECRET));
         assert_eq!(taken.dump["session"]["size_mb"], Value::Null);
         let unknown = taken.external("/session/unknown").as_array().unwrap();
         let keys: Vec<&Value> = unknown.iter().map(|value| &value["key"]).collect();
@@ -292,6 +296,68 @@ fn what_only_php_can_serialize_is_unknown_and_not_0() {
         assert_eq!(idle.dump["session"], json!({"status": "not_started"}));
         assert_eq!(idle.external("/request"), &Value::Null);
         assert_eq!(idle.external("/objects/total"), 0);
+    }
+}
+
+#[test]
+fn floats_are_as_long_as_the_setting_says_or_unknown() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let mut settings = settings(Opcache::On);
+    settings
+        .ini
+        .push(("serialize_precision".to_owned(), "17".to_owned()));
+    let fpm = Fpm::start(build, settings).unwrap();
+    let (taken, _) = dump_worker(&fpm, "");
+    assert_eq!(taken.external("/session/bytes"), &Value::Null);
+    let unknown = taken.external("/session/unknown").to_string();
+    assert!(unknown.contains("\"floats\"") && unknown.contains("serialize_precision is 17"));
+    assert!(!unknown.contains("\"ints\""), "{unknown}");
+}
+
+#[test]
+fn a_worker_that_is_traced_already_is_read_while_it_runs() {
+    let fpm = Fpm::start(
+        PhpBuild::fetched(PhpBuild::LARAVEL).unwrap(),
+        settings(Opcache::On),
+    );
+    let fpm = fpm.unwrap();
+    let worker = fpm.workers("www").unwrap()[0];
+    let tracer = Frozen::freeze(worker, LIMIT).unwrap();
+    let taken = Taken::of(worker, &[]);
+    tracer.release();
+    assert_eq!(taken.external("/consistent"), false);
+    assert_eq!(taken.external("/stopped_ms"), &Value::Null);
+    let reason = taken.external("/not_stopped").as_str().unwrap();
+    assert!(reason.contains("nothing else traces"), "{reason}");
+    assert_eq!(fpm.get("environment.php").unwrap().status, 200);
+}
+
+#[test]
+fn a_deep_recursion_has_both_its_ends() {
+    for build in PhpBuild::ALL {
+        println!("{}", build.name);
+        let build = PhpBuild::fetched(build.name).unwrap();
+        let fpm = Fpm::start(build, settings(Opcache::On)).unwrap();
+        let (taken, facts) = dump_worker(&fpm, "&depth=100000");
+        let frames = taken.dump["backtrace"].as_array().unwrap();
+        assert_eq!(frames.len(), 15);
+        let own = frames
+            .iter()
+            .position(|frame| *frame == facts.stack[0])
+            .unwrap();
+        assert_eq!(frames[own..], facts.stack[..15 - own]);
+        // The recursion and its first call; start, array_map, the closure, hold; {main}.
+        assert_eq!(taken.external("/stack/depth"), 100_001 + 4 + 1 + own);
+        assert_eq!(
+            taken.external("/stack/omitted"),
+            100_001 + 4 + 1 + own - 200
+        );
+        let outermost = taken.external("/stack/outermost").as_array().unwrap();
+        let functions: Vec<&str> = outermost
+            .iter()
+            .map(|frame| frame["function"].as_str().unwrap())
+            .collect();
+        assert_eq!(functions[97..], ["dive", "dive", "{main}"]);
     }
 }
 

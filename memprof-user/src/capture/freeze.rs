@@ -5,6 +5,7 @@
 //! are delivered when it goes on.
 
 use std::io;
+use std::marker::PhantomData;
 use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,6 +56,8 @@ fn cure(errno: Errno) -> &'static str {
 pub struct Frozen {
     seized: Seized,
     since: Instant,
+    /// Keeps it in its thread.
+    thread: PhantomData<*const ()>,
 }
 
 impl Frozen {
@@ -82,7 +85,11 @@ impl Frozen {
             }
             thread::sleep(PAUSE);
         }
-        Ok(Frozen { seized, since })
+        Ok(Frozen {
+            seized,
+            since,
+            thread: PhantomData,
+        })
     }
 
     /// When the process was told to stop.
@@ -92,7 +99,7 @@ impl Frozen {
 
     /// Lets the process go on; tells for how long it was held.
     pub fn release(self) -> Duration {
-        let Frozen { seized, since } = self;
+        let Frozen { seized, since, .. } = self;
         drop(seized);
         since.elapsed()
     }

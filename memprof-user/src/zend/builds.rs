@@ -7,7 +7,7 @@
 use super::fingerprint::Fingerprint;
 use super::layout::{
     Array, Chunk, Class, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName,
-    Function, Generator, Heap, Huge, Layout, Object, ObjectsStore, Op, OpArray, Opcodes,
+    Function, Generator, Heap, Huge, IniEntry, Layout, Object, ObjectsStore, Op, OpArray, Opcodes,
     PropertyInfo, Reference, SapiGlobals, SessionGlobals, ZendString, Zval,
 };
 
@@ -42,6 +42,7 @@ const PHP_7_4: Layout = Layout {
         included_files: 360,
         zend_constants: 448,
         current_execute_data: 488,
+        ini_directives: 816,
         object_buckets: 840,
         opline_before_exception: 880,
     },
@@ -102,6 +103,7 @@ const PHP_7_4: Layout = Layout {
         properties: 32,
     },
     objects_store: ObjectsStore { top: 8 },
+    ini_entry: IniEntry { value: 40 },
     zval: Zval {
         kind: 8,
         indirect: 13,
@@ -243,6 +245,7 @@ const PHP_8_4: Layout = Layout {
     php: "8.4.14 and 8.4.24",
     minor: (8, 4),
     executor: ExecutorGlobals {
+        ini_directives: 832,
         object_buckets: 856,
         opline_before_exception: 952,
         ..PHP_8_3.executor
@@ -283,6 +286,7 @@ const PHP_8_5: Layout = Layout {
     executor: ExecutorGlobals {
         zend_constants: 472,
         current_execute_data: 512,
+        ini_directives: 856,
         object_buckets: 880,
         opline_before_exception: 976,
         ..PHP_8_4.executor
@@ -294,6 +298,7 @@ const PHP_8_6: Layout = Layout {
     php: "8.6.0rc3",
     minor: (8, 6),
     executor: ExecutorGlobals {
+        ini_directives: 904,
         object_buckets: 928,
         opline_before_exception: 1016,
         ..PHP_8_5.executor

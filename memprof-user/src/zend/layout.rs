@@ -39,6 +39,8 @@ pub struct Layout {
     pub object: Object,
     /// `zend_objects_store`
     pub objects_store: ObjectsStore,
+    /// `zend_ini_entry`
+    pub ini_entry: IniEntry,
     /// `zval`
     pub zval: Zval,
     /// `zend_reference`
@@ -72,6 +74,8 @@ pub struct ExecutorGlobals {
     pub zend_constants: u32,
     /// `current_execute_data`, the innermost frame.
     pub current_execute_data: u32,
+    /// `ini_directives`, a pointer to a `HashTable` of `zend_ini_entry *`.
+    pub ini_directives: u32,
     /// `objects_store.object_buckets`
     pub object_buckets: u32,
     /// `opline_before_exception`
@@ -216,6 +220,13 @@ pub struct Object {
 pub struct ObjectsStore {
     /// `top`: handles given out so far, freed ones included.
     pub top: u32,
+}
+
+/// `zend_ini_entry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IniEntry {
+    /// `value`, a `zend_string *`; null for an entry without a value.
+    pub value: u32,
 }
 
 /// `zval`.

@@ -41,11 +41,44 @@ pub struct ClassObjects {
     pub(super) first: u64,
 }
 
-/// What was counted for one class so far.
+/// What was counted so far, by class.
+#[derive(Default)]
+struct Tallies {
+    tallies: Vec<Tally>,
+    /// Where the class's tally is in `tallies`.
+    index: HashMap<u64, usize>,
+    /// The class of the last object: the next is often of the same.
+    last: Option<(u64, usize)>,
+}
+
 struct Tally {
+    class: u64,
     count: u64,
     bytes: Option<u64>,
     first: u64,
+}
+
+impl Tallies {
+    fn add(&mut self, class: u64, object: u64, bytes: Option<u64>) {
+        let place = match self.last {
+            Some((last, place)) if last == class => place,
+            _ => *self.index.entry(class).or_insert(self.tallies.len()),
+        };
+        self.last = Some((class, place));
+        match self.tallies.get_mut(place) {
+            Some(tally) => {
+                tally.count += 1;
+                let sum = |(sum, bytes): (u64, u64)| sum.saturating_add(bytes);
+                tally.bytes = tally.bytes.zip(bytes).map(sum);
+            }
+            None => self.tallies.push(Tally {
+                class,
+                count: 1,
+                bytes,
+                first: object,
+            }),
+        }
+    }
 }
 
 /// Counts all objects; `slots` tells their bytes, where the process uses Zend's own heap.
@@ -54,39 +87,31 @@ pub(super) fn live_objects(
     executor: u64,
     mut slots: Option<Slots<'_>>,
 ) -> Result<LiveObjects, ZendError> {
-    let mut tallies: HashMap<u64, Tally> = HashMap::new();
-    let mut total = 0;
+    let mut tallies = Tallies::default();
     for_each_object(reader, executor, &mut |object| {
         let class = reader.memory.u64(at(object, reader.layout.object.class))?;
         let bytes = match &mut slots {
             Some(slots) => slots.bytes_at(object)?,
             None => None,
         };
-        total += 1;
-        let tally = tallies.entry(class).or_insert(Tally {
-            count: 0,
-            bytes: Some(0),
-            first: object,
-        });
-        tally.count += 1;
-        tally.bytes = tally
-            .bytes
-            .zip(bytes)
-            .map(|(sum, bytes)| sum.saturating_add(bytes));
+        tallies.add(class, object, bytes);
         Ok(())
     })?;
-    let mut classes = Vec::with_capacity(tallies.len());
-    for (entry, tally) in tallies {
+    let mut classes = Vec::with_capacity(tallies.tallies.len());
+    for tally in &tallies.tallies {
         classes.push(ClassObjects {
-            class: reader.class_name(entry)?.replace('\0', " "),
+            class: reader.class_name(tally.class)?.replace('\0', " "),
             count: tally.count,
             bytes: tally.bytes,
-            entry,
+            entry: tally.class,
             first: tally.first,
         });
     }
     classes.sort_by(|a, b| (Reverse(a.count), &a.class).cmp(&(Reverse(b.count), &b.class)));
-    Ok(LiveObjects { total, classes })
+    Ok(LiveObjects {
+        total: classes.iter().map(|class| class.count).sum(),
+        classes,
+    })
 }
 
 /// Visits every live object in the order of the handles.

@@ -253,7 +253,7 @@ impl Process {
     /// # Errors
     /// As [`Process::objects`].
     pub fn session(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
-        session::session(self.reader(), objects, self.addresses.session)
+        session::session(self.reader(), objects, self.addresses)
     }
 
     /// The name of Laravel's default cache store, if one of the `objects` is its configuration.

@@ -17,6 +17,8 @@ const MOST_LEVELS: usize = 200;
 const MOST_VALUES: u64 = 10_000_000;
 /// Longest chain of parents followed.
 const MOST_PARENTS: usize = 64;
+/// PHP's default for ini serialize_precision: the shortest digits that read back as the same number.
+const SHORTEST: &str = "-1";
 /// `ZEND_ACC_ANON_CLASS` in `zend_class_entry.ce_flags` (7.4 to 8.6).
 const ANONYMOUS: u32 = 1 << 2;
 /// `ZEND_ACC_ENUM` in `zend_class_entry.ce_flags` (8.1 to 8.6).
@@ -54,6 +56,8 @@ struct Slot {
 /// One call of `serialize()`.
 pub(super) struct Serializer<'a> {
     reader: Reader<'a>,
+    /// ini serialize_precision
+    precision: Option<String>,
     classes: HashMap<u64, Rc<Shape>>,
     /// Objects and references met so far, with the number that a back-reference to them has.
     seen: HashMap<u64, u64>,
@@ -62,9 +66,11 @@ pub(super) struct Serializer<'a> {
 }
 
 impl<'a> Serializer<'a> {
-    pub(super) fn new(reader: Reader<'a>) -> Serializer<'a> {
+    /// A process with that ini serialize_precision.
+    pub(super) fn new(reader: Reader<'a>, precision: Option<String>) -> Serializer<'a> {
         Serializer {
             reader,
+            precision,
             classes: HashMap::new(),
             seen: HashMap::new(),
             numbered: 0,
@@ -98,7 +104,7 @@ impl<'a> Serializer<'a> {
             // i:0; for a resource.
             Value::Boolean(_) | Value::Resource => 4,
             Value::Long(number) => 3 + number.to_string().len() as u64,
-            Value::Double(number) => 3 + double(number),
+            Value::Double(number) => 3 + self.double(number)?,
             Value::String(string) => quoted(self.reader.string_length(string)?),
             Value::Array(table) => 2 + self.elements(table, level)?,
             Value::Object(object) => self.object(object, level)?,
@@ -108,6 +114,22 @@ impl<'a> Serializer<'a> {
                 ));
             }
         })
+    }
+
+    fn double(&self, number: f64) -> Result<u64, Unsized> {
+        if number.is_nan() {
+            return Ok(3);
+        }
+        if number.is_infinite() {
+            return Ok(if number > 0.0 { 3 } else { 4 });
+        }
+        match self.precision.as_deref() {
+            Some(SHORTEST) => Ok(number::shortest(number).len() as u64),
+            other => Err(Unsized::Unknown(format!(
+                "it holds a float, and serialize_precision is {} and not {SHORTEST}",
+                other.unwrap_or("unknown")
+            ))),
+        }
     }
 
     /// Numbers a value as `php_add_var_hash()` does; the number of its first occurrence if it came before.
@@ -287,18 +309,10 @@ fn digits(number: u64) -> u64 {
     u64::from(number.checked_ilog10().unwrap_or(0)) + 1
 }
 
-/// A float's length as `serialize_precision = -1`, PHP's default, prints it.
-fn double(number: f64) -> u64 {
-    if number.is_nan() {
-        return 3;
-    }
-    if number.is_infinite() {
-        return if number > 0.0 { 3 } else { 4 };
-    }
-    number::shortest(number).len() as u64
-}
-
 fn add(a: u64, b: u64) -> Result<u64, Unsized> {
     a.checked_add(b)
         .ok_or_else(|| Unsized::Unknown("its lengths add up to more than 2^64".to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use super::ZendError;
 use super::laravel;
 use super::memory::{MemoryError, at};
 use super::objects::LiveObjects;
+use super::process::Addresses;
 use super::serialize::{Serializer, Unsized};
 use super::values::Reader;
 use super::zval::{Key, Value};
@@ -49,15 +50,18 @@ pub struct SessionValue {
 pub(super) fn session(
     reader: Reader<'_>,
     objects: &LiveObjects,
-    globals: Option<u64>,
+    addresses: Addresses,
 ) -> Result<Option<Session>, ZendError> {
-    if let Some(attributes) = laravel::session_attributes(reader, objects)? {
-        return measure(reader, SessionSource::Laravel, attributes).map(Some);
-    }
-    match native(reader, globals)? {
-        Some(variables) => measure(reader, SessionSource::Native, variables).map(Some),
-        None => Ok(None),
-    }
+    let laravel = laravel::session_attributes(reader, objects)?;
+    let (source, table) = match laravel {
+        Some(attributes) => (SessionSource::Laravel, attributes),
+        None => match native(reader, addresses.session)? {
+            Some(variables) => (SessionSource::Native, variables),
+            None => return Ok(None),
+        },
+    };
+    let precision = reader.ini(addresses.executor, "serialize_precision")?;
+    measure(Serializer::new(reader, precision), source, reader, table).map(Some)
 }
 
 /// The array of `$_SESSION`.
@@ -76,8 +80,12 @@ fn native(reader: Reader<'_>, globals: Option<u64>) -> Result<Option<u64>, Memor
     })
 }
 
-fn measure(reader: Reader<'_>, source: SessionSource, table: u64) -> Result<Session, ZendError> {
-    let mut serializer = Serializer::new(reader);
+fn measure(
+    mut serializer: Serializer<'_>,
+    source: SessionSource,
+    reader: Reader<'_>,
+    table: u64,
+) -> Result<Session, ZendError> {
     let mut values = Vec::new();
     reader.for_each_element::<ZendError>(table, &mut |key, value| {
         if values.len() >= MOST_KEYS {

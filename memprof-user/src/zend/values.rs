@@ -165,6 +165,18 @@ impl Reader<'_> {
         Ok(u64::from(count))
     }
 
+    /// What an ini setting is now; `None` where there is no such setting, or it has no value.
+    pub(super) fn ini(&self, executor: u64, name: &str) -> Result<Option<String>, ZendError> {
+        let directives = at(executor, self.layout.executor.ini_directives);
+        let Some(entry) = self.find(self.memory.u64(directives)?, name)? else {
+            return Ok(None);
+        };
+        match self.memory.u64(at(entry, self.layout.ini_entry.value))? {
+            0 => Ok(None),
+            value => Ok(Some(self.string(value)?)),
+        }
+    }
+
     /// The keys of a hash table, in their order.
     pub(super) fn keys(&self, table: u64) -> Result<Vec<String>, ZendError> {
         let with_key = self

@@ -5,6 +5,7 @@
 // stack. On the command line the file is the first argument. Query:
 //   unknown=1  the session also has what serializes itself
 //   objects=N  N more objects of class Filler
+//   depth=N    waits in a recursion N deep
 // Every value that no dump may hold begins with "S3CRET".
 
 class Base
@@ -69,7 +70,7 @@ final class Waiter
             'file' => basename($frame['file'] ?? 'unknown'),
             'line' => $frame['line'] ?? 0,
             'function' => ($frame['class'] ?? '') . ($frame['type'] ?? '') . $frame['function'],
-        ], debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS));
+        ], debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS, 40));
         $deadline = time() + 60;
         touch("$this->file.ready");
         // The first look keeps the name in PHP's stat cache.
@@ -89,6 +90,11 @@ final class Waiter
             'real_peak' => $realPeak,
         ];
     }
+}
+
+function dive(int $depth, string $file): Waiter
+{
+    return $depth > 0 ? dive($depth - 1, $file) : Waiter::start($file);
 }
 
 function session(bool $isUnknown): array
@@ -164,7 +170,7 @@ for ($i = 0, $count = (int) ($query['objects'] ?? 0); $i < $count; $i++) {
 $anonymous = new class {
     public $value = 'S3CRET anonymous';
 };
-$waiter = Waiter::start($query['file']);
+$waiter = dive((int) ($query['depth'] ?? 0), $query['file']);
 
 echo json_encode([
     'memory' => $waiter->memory,
