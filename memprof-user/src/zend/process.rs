@@ -25,6 +25,7 @@ pub struct Process {
     heap_layout: Option<HeapLayout>,
     proofs: Vec<Proof>,
     frameless_functions: Option<u64>,
+    sapi_module: Option<u64>,
 }
 
 /// Where a live process has its globals: their addresses in the file plus the load bias.
@@ -112,6 +113,7 @@ impl Process {
             heap_layout,
             proofs,
             frameless_functions: None,
+            sapi_module: None,
         })
     }
 
@@ -120,6 +122,14 @@ impl Process {
     #[must_use]
     pub fn with_frameless_functions(mut self, address: u64) -> Process {
         self.frameless_functions = Some(address);
+        self
+    }
+
+    /// Also tells php-fpm from other PHPs, given the live address of the exported `sapi_module`.
+    /// Without it every process is taken for php-fpm.
+    #[must_use]
+    pub fn with_sapi_module(mut self, address: u64) -> Process {
+        self.sapi_module = Some(address);
         self
     }
 
@@ -133,6 +143,7 @@ impl Process {
             heap_layout: self.heap_layout,
             proofs: self.proofs.clone(),
             frameless_functions: self.frameless_functions,
+            sapi_module: self.sapi_module,
         }
     }
 
@@ -204,7 +215,7 @@ impl Process {
     /// # Errors
     /// [`ZendError::Memory`] when the process has ended or the request ended while it was read.
     pub fn request(&self) -> Result<Option<Request>, ZendError> {
-        request::request(self.reader(), self.addresses.sapi)
+        request::request(self.reader(), self.addresses.sapi, self.sapi_module)
     }
 
     /// Counts declared classes and included files.
@@ -436,6 +447,7 @@ mod tests {
                 heap_layout: HeapLayout::scan(&image.memory, HEAP, &image.layout, &image.decoded)?,
                 proofs: Vec::new(),
                 frameless_functions: Some(0x20_0000),
+                sapi_module: Some(0x20_0000),
             };
             process.memory = Box::new(Noise(Mutex::new(Random::new(seed))));
             read_everything(&process);
