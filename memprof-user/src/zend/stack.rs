@@ -38,6 +38,14 @@ pub struct StackEnds {
     pub end: StackEnd,
 }
 
+/// The frames of a stack behind its innermost ones.
+#[derive(Default)]
+struct Rest {
+    skipped: u64,
+    /// Addresses of the outermost frames.
+    last: VecDeque<u64>,
+}
+
 /// How a stack ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StackEnd {
@@ -154,24 +162,12 @@ impl<'a> Walk<'a> {
             }
         }
         let innermost = std::mem::take(&mut self.frames);
-        let mut last: VecDeque<(u64, bool)> = VecDeque::new();
-        let mut skipped = 0;
-        while address != 0 {
-            match self.execute_data(address) {
-                Ok(bytes) => {
-                    let has_function = bytes.u64(layout.execute_data.func)? != 0;
-                    last.push_back((address, has_function));
-                    address = bytes.u64(layout.execute_data.prev)?;
-                }
-                Err(error) => (address, end) = (0, StackEnd::Torn(error.to_string())),
-            }
-            if last.len() > each_end {
-                let passed = last.pop_front();
-                skipped += u64::from(passed.is_some_and(|(_, has_function)| has_function));
-            }
+        let mut rest = Rest::default();
+        if let Err(error) = self.pass(address, each_end, &mut rest) {
+            end = StackEnd::Torn(error.to_string());
         }
         self.seen.clear();
-        for (address, _) in last {
+        for address in rest.last {
             if let Err(error) = self.frame(address) {
                 end = StackEnd::Torn(error.to_string());
                 break;
@@ -179,10 +175,39 @@ impl<'a> Walk<'a> {
         }
         Ok(StackEnds {
             innermost,
-            skipped,
+            skipped: rest.skipped,
             outermost: self.frames,
             end,
         })
+    }
+
+    /// Goes from `address` to the outermost frame; counts the frames but the last `kept`.
+    fn pass(&self, mut address: u64, kept: usize, rest: &mut Rest) -> Result<(), ZendError> {
+        let layout = self.reader.layout.execute_data;
+        // Brent's way to find a loop: it needs no memory, of which a million frames would take much.
+        let (mut landmark, mut steps, mut next_landmark) = (0, 0_u64, 1_u64);
+        while address != 0 {
+            if address == landmark {
+                return Err(ZendError::Inconsistent {
+                    what: "the stack leads back to a frame that it already passed",
+                    address,
+                });
+            }
+            steps += 1;
+            if steps == next_landmark {
+                (landmark, next_landmark) = (address, next_landmark.saturating_mul(2));
+            }
+            let prev = self.reader.memory.u64(at(address, layout.prev))?;
+            rest.last.push_back(address);
+            if rest.last.len() > kept
+                && let Some(passed) = rest.last.pop_front()
+            {
+                let function = self.reader.memory.u64(at(passed, layout.func))?;
+                rest.skipped += u64::from(function != 0);
+            }
+            address = prev;
+        }
+        Ok(())
     }
 
     /// Takes the frame at `address` and returns its caller's address.

@@ -80,7 +80,8 @@ final class Waiter
         $peak = memory_get_peak_usage();
         $realPeak = memory_get_peak_usage(true);
         while (!file_exists($this->file) && time() < $deadline) {
-            usleep(1000);
+            // So long that the JIT does not find the loop hot, and takes no memory to compile it.
+            usleep(20000);
         }
         $this->isUnchanged = memory_get_usage() === $usage && memory_get_peak_usage() === $peak;
         $this->memory = [

@@ -92,29 +92,25 @@ pub fn dump(options: &DumpOptions) -> Result<Written, DumpError> {
         Some(out) => out.clone(),
         None => default_out(&worker).ok_or(DumpError::NoFolder { pid })?,
     };
-    // A folder that cannot be written to is found out before a process is held.
-    let stored = |source| DumpError::Store { pid, source };
-    let store = Store::create(&out).map_err(stored)?;
     let unreadable = |source| DumpError::Php { pid, source };
     let live = Builds::default().live(worker.process).map_err(unreadable)?;
+    // A folder that cannot be written to is found out before the process is held.
+    let stored = |source| DumpError::Store { pid, source };
+    let store = Store::create(&out).map_err(stored)?;
     let reading = reading::read(&live, options.max_stop)
         .map_err(|source| unreadable(LiveError::Memory { pid, source }))?;
     let (dump, left_out) = document::compose(&reading, &worker, &live);
     let path = store
         .write_dump(&dump, pid.unsigned_abs())
         .map_err(stored)?;
-    let logged = log(&store.log_path(), &dump);
-    let source = match logged {
-        Ok(()) => {
-            return Ok(Written {
-                path,
-                stopped: reading.stopped,
-                left_out,
-            });
-        }
-        Err(source) => source,
-    };
-    Err(DumpError::Log { path, source })
+    match log(&store.log_path(), &dump) {
+        Ok(()) => Ok(Written {
+            path,
+            stopped: reading.stopped,
+            left_out,
+        }),
+        Err(source) => Err(DumpError::Log { path, source }),
+    }
 }
 
 fn find(pid: i32) -> Result<Worker, FpmError> {
