@@ -1,9 +1,9 @@
 //! The length that PHP's `serialize()` would give, computed from the values where they lie.
 //!
 //! Nothing of a value leaves this module but its length. The rules are those of
-//! `php_var_serialize_intern()` in ext/standard/var.c, the same from 7.4 to 8.6 in what counts here.
+//! `php_var_serialize_intern()` in ext/standard/var.c; 8.1 changed which objects it remembers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::memory::{MemoryError, at};
@@ -53,6 +53,29 @@ struct Slot {
     name: u64,
 }
 
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// 0 for what is serialized as a whole.
+    level: usize,
+    /// Whether it may be met again because an array around it is shared (`in_rcn_array`).
+    is_shared: bool,
+}
+
+impl Place {
+    const WHOLE: Place = Place {
+        level: 0,
+        is_shared: false,
+    };
+
+    fn within(self, is_shared: bool) -> Place {
+        Place {
+            level: self.level + 1,
+            is_shared,
+        }
+    }
+}
+
 /// One call of `serialize()`.
 pub(super) struct Serializer<'a> {
     reader: Reader<'a>,
@@ -61,6 +84,12 @@ pub(super) struct Serializer<'a> {
     classes: HashMap<u64, Rc<Shape>>,
     /// Objects and references met so far, with the number that a back-reference to them has.
     seen: HashMap<u64, u64>,
+    /// Those that PHP may not have remembered.
+    once: HashSet<u64>,
+    /// The array or the object that is serialized as a whole: the call holds it once more.
+    whole: u64,
+    /// Arrays whose elements are being visited.
+    open: HashSet<u64>,
     numbered: u64,
     visited: u64,
 }
@@ -73,6 +102,9 @@ impl<'a> Serializer<'a> {
             precision,
             classes: HashMap::new(),
             seen: HashMap::new(),
+            once: HashSet::new(),
+            whole: 0,
+            open: HashSet::new(),
             numbered: 0,
             visited: 0,
         }
@@ -81,20 +113,26 @@ impl<'a> Serializer<'a> {
     /// `strlen(serialize($value))`
     pub(super) fn length(&mut self, value: Value) -> Result<u64, Unsized> {
         self.seen.clear();
+        self.open.clear();
+        self.once.clear();
         (self.numbered, self.visited) = (0, 0);
         // An argument is passed by value.
         let value = self.reader.dereferenced(value)?;
-        self.value(value, 0)
+        self.whole = match value {
+            Value::Array(counted) | Value::Object(counted) => counted,
+            _ => 0,
+        };
+        self.value(value, Place::WHOLE)
     }
 
-    fn value(&mut self, value: Value, level: usize) -> Result<u64, Unsized> {
+    fn value(&mut self, value: Value, place: Place) -> Result<u64, Unsized> {
         self.visited += 1;
-        if self.visited > MOST_VALUES || level > MOST_LEVELS {
+        if self.visited > MOST_VALUES || place.level > MOST_LEVELS {
             return Err(Unsized::Unknown(format!(
                 "it has more than {MOST_VALUES} values or {MOST_LEVELS} levels"
             )));
         }
-        if let Some(number) = self.back_reference(value)? {
+        if let Some(number) = self.back_reference(value, place)? {
             // r:1; or R:1;
             return Ok(3 + digits(number));
         }
@@ -106,8 +144,11 @@ impl<'a> Serializer<'a> {
             Value::Long(number) => 3 + number.to_string().len() as u64,
             Value::Double(number) => 3 + self.double(number)?,
             Value::String(string) => quoted(self.reader.string_length(string)?),
-            Value::Array(table) => 2 + self.elements(table, level)?,
-            Value::Object(object) => self.object(object, level)?,
+            Value::Array(table) => {
+                let is_shared = place.level > 0 && (place.is_shared || self.is_shared(table)?);
+                2 + self.elements(table, place.within(is_shared))?
+            }
+            Value::Object(object) => self.object(object, place)?,
             Value::Reference(_) | Value::Internal => {
                 return Err(Unsized::Unknown(
                     "it holds a value of no known type".to_owned(),
@@ -133,7 +174,7 @@ impl<'a> Serializer<'a> {
     }
 
     /// Numbers a value as `php_add_var_hash()` does; the number of its first occurrence if it came before.
-    fn back_reference(&mut self, value: Value) -> Result<Option<u64>, MemoryError> {
+    fn back_reference(&mut self, value: Value, place: Place) -> Result<Option<u64>, Unsized> {
         self.numbered += 1;
         let (identity, is_reference) = match value {
             Value::Object(object) => (object, false),
@@ -145,15 +186,41 @@ impl<'a> Serializer<'a> {
             _ => return Ok(None),
         };
         if let Some(number) = self.seen.get(&identity) {
+            if self.once.contains(&identity) {
+                let reason =
+                    "it holds an object that comes again by a reference to what is around it";
+                return Err(Unsized::Unknown(reason.to_owned()));
+            }
             self.numbered -= u64::from(is_reference);
             return Ok(Some(*number));
+        }
+        if !is_reference && self.is_met_once(identity, place)? {
+            self.once.insert(identity);
         }
         self.seen.insert(identity, self.numbered);
         Ok(None)
     }
 
+    /// Whether PHP takes it that an object cannot come again, and so may not remember it (from 8.1 on).
+    fn is_met_once(&self, object: u64, place: Place) -> Result<bool, MemoryError> {
+        if self.builds_tables() || place.is_shared || self.is_shared(object)? {
+            return Ok(false);
+        }
+        let table = at(object, self.reader.layout.object.properties);
+        match self.reader.memory.u64(table)? {
+            0 => Ok(true),
+            table => Ok(!self.is_shared(table)?),
+        }
+    }
+
+    /// Whether PHP makes a table of an object's properties to serialize it: it does not from 8.1 on, where
+    /// the object has none yet.
+    fn builds_tables(&self) -> bool {
+        self.reader.layout.minor < (8, 1)
+    }
+
     /// `2:{i:0;...}`: the count and the elements of an array, or of an object's table of properties.
-    fn elements(&mut self, table: u64, level: usize) -> Result<u64, Unsized> {
+    fn elements(&mut self, table: u64, place: Place) -> Result<u64, Unsized> {
         let reader = self.reader;
         let (mut count, mut length) = (0, 0_u64);
         reader.for_each_element::<Unsized>(table, &mut |key, value| {
@@ -162,30 +229,47 @@ impl<'a> Serializer<'a> {
                 Key::Text(text) => quoted(reader.string_length(text)?),
             };
             count += 1;
-            length = add(length, add(key, self.element(value, level)?)?)?;
+            length = add(length, add(key, self.element(table, value, place)?)?)?;
             Ok(())
         })?;
         add(digits(count) + 3, length)
     }
 
-    /// A reference that nobody shares is its value.
-    fn element(&mut self, value: Value, level: usize) -> Result<u64, Unsized> {
-        let value = match value {
-            Value::Reference(reference) if !self.is_shared(reference)? => {
-                self.reader.dereferenced(value)?
-            }
-            value => value,
+    /// An element of the array or of the table of properties at `container`.
+    fn element(&mut self, container: u64, value: Value, place: Place) -> Result<u64, Unsized> {
+        let value = self.unshared(value)?;
+        let Value::Array(table) = value else {
+            return self.value(value, place);
         };
-        self.value(value, level + 1)
+        // PHP releases differ in where they cut it off.
+        if table == container || !self.open.insert(table) {
+            let reason = "it holds an array that comes again within itself";
+            return Err(Unsized::Unknown(reason.to_owned()));
+        }
+        let length = self.value(value, place);
+        self.open.remove(&table);
+        length
     }
 
-    fn is_shared(&self, reference: u64) -> Result<bool, MemoryError> {
-        let refcount = at(reference, self.reader.layout.reference.refcount);
-        Ok(self.reader.memory.u32(refcount)? != 1)
+    /// A reference that nobody shares is its value.
+    fn unshared(&self, value: Value) -> Result<Value, MemoryError> {
+        match value {
+            Value::Reference(reference) if !self.is_shared(reference)? => {
+                self.reader.dereferenced(value)
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// Whether an array, an object or a reference is referred to more than once; all begin with their
+    /// `gc.refcount`.
+    fn is_shared(&self, counted: u64) -> Result<bool, MemoryError> {
+        let refcount = at(counted, self.reader.layout.reference.refcount);
+        Ok(counted == self.whole || self.reader.memory.u32(refcount)? != 1)
     }
 
     /// `O:8:"stdClass":1:{...}` or `E:11:"Suit:Hearts";`
-    fn object(&mut self, object: u64, level: usize) -> Result<u64, Unsized> {
+    fn object(&mut self, object: u64, place: Place) -> Result<u64, Unsized> {
         let reader = self.reader;
         let layout = reader.layout.object;
         if let Some(flags) = layout.extra_flags
@@ -209,8 +293,9 @@ impl<'a> Serializer<'a> {
                 let head = quoted(*name);
                 let table = reader.memory.u64(at(object, layout.properties))?;
                 let body = match table {
-                    0 => self.slots(object, properties, level)?,
-                    table => self.elements(table, level)?,
+                    0 => self.slots(object, properties, place.within(self.builds_tables()))?,
+                    // PHP holds the table itself meanwhile.
+                    table => self.elements(table, place.within(true))?,
                 };
                 add(head, body)
             }
@@ -218,15 +303,16 @@ impl<'a> Serializer<'a> {
     }
 
     /// The declared properties of an object that has no table of them.
-    fn slots(&mut self, object: u64, properties: &[Slot], level: usize) -> Result<u64, Unsized> {
+    fn slots(&mut self, object: u64, properties: &[Slot], place: Place) -> Result<u64, Unsized> {
         let (mut count, mut length) = (0, 0_u64);
         for property in properties {
             let value = self.reader.value(at(object, property.offset))?;
-            if value != Value::Undefined {
-                count += 1;
-                let value = self.element(value, level)?;
-                length = add(length, add(quoted(property.name), value)?)?;
+            if value == Value::Undefined {
+                continue;
             }
+            count += 1;
+            let value = self.element(object, value, place)?;
+            length = add(length, add(quoted(property.name), value)?)?;
         }
         add(digits(count) + 3, length)
     }

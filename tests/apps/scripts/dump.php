@@ -6,6 +6,7 @@
 //   unknown=1  the session also has what serializes itself
 //   objects=N  N more objects of class Filler
 //   depth=N    waits in a recursion N deep
+//   seed=N     the session is one drawn at random instead
 // Every value that no dump may hold begins with "S3CRET".
 
 class Base
@@ -147,10 +148,74 @@ function session(bool $isUnknown): array
     return $session;
 }
 
+/** Anything that a session can hold; `pool` is what values share, by copy and by reference. */
+function random(int $depth, array &$pool)
+{
+    switch (mt_rand(0, $depth > 0 ? 12 : 6)) {
+        case 0:
+            return null;
+        case 1:
+            return mt_rand(0, 1) === 1;
+        case 2:
+            return (mt_rand() - mt_rand()) * mt_rand(0, 1000);
+        case 3:
+            return mt_rand() / mt_rand(1, 1000) * 10 ** mt_rand(-30, 30);
+        case 4:
+            return str_repeat('é', mt_rand(0, 120));
+        case 5:
+            return $pool[mt_rand(0, 9)];
+        case 6:
+            return new Three();
+        case 7:
+            $object = new Item();
+            $object->self = random($depth - 1, $pool);
+            if (mt_rand(0, 1) === 1) {
+                $object->open = &$pool[mt_rand(0, 9)];
+            }
+
+            return $object;
+        case 8:
+            $object = new Filler();
+            $object->{'k' . mt_rand(0, 99)} = random($depth - 1, $pool);
+
+            return $object;
+        default:
+            $array = [];
+            for ($i = mt_rand(0, 6); $i > 0; $i--) {
+                $key = mt_rand(0, 1) === 1 ? mt_rand(-5, 20) : "k$i";
+                if (mt_rand(0, 4) === 0) {
+                    $array[$key] = &$pool[mt_rand(0, 9)];
+                } else {
+                    $array[$key] = random($depth - 1, $pool);
+                }
+            }
+
+            return $array;
+    }
+}
+
+function randomSession(int $seed): array
+{
+    mt_srand($seed);
+    $pool = array_fill(0, 10, null);
+    foreach (array_keys($pool) as $index) {
+        $pool[$index] = random(3, $pool);
+    }
+    $session = [];
+    for ($i = 0; $i < 30; $i++) {
+        $session["key $i"] = random(5, $pool);
+        if ($i % 7 === 0) {
+            $session["reference $i"] = &$pool[$i % 10];
+        }
+    }
+
+    return $session;
+}
+
 parse_str(PHP_SAPI === 'cli' ? $argv[1] : $_SERVER['QUERY_STRING'], $query);
 session_save_path(dirname($query['file']));
 session_start(['use_cookies' => '0', 'use_only_cookies' => '0', 'cache_limiter' => '']);
-$_SESSION = session(isset($query['unknown']));
+$_SESSION = isset($query['seed']) ? randomSession((int) $query['seed']) : session(isset($query['unknown']));
 $sizes = [];
 foreach ($_SESSION as $key => $value) {
     $sizes[] = [$key, strlen(serialize($value))];

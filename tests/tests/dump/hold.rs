@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use memprof_tests::{Fpm, Opcache, PhpBuild};
+use memprof_tests::{Fpm, Laravel, Opcache, PhpBuild};
 use memprof_user::capture::freeze::Frozen;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -104,4 +105,38 @@ fn a_worker_goes_on_when_memprof_is_killed_while_it_holds_it() {
         );
         assert!(!fpm.log().contains("exited"), "{}", fpm.log());
     }
+}
+
+#[test]
+fn a_busy_worker_serves_on_between_many_dumps() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, settings(Opcache::On)).unwrap();
+    let mut laravel = Laravel::install(&fpm, "www").unwrap();
+    laravel.get("/t/login/1?perm=580").unwrap();
+    let worker = fpm.workers("www").unwrap()[0];
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let mut served = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                laravel.get("/admin").unwrap();
+                served += 1;
+            }
+            served
+        });
+        let (mut in_request, mut whole) = (0, 0);
+        for _ in 0..50 {
+            let taken = Taken::of(worker, &[]);
+            assert_eq!(taken.external("/consistent"), true);
+            in_request += u32::from(taken.external("/request").is_object());
+            whole += u32::from(taken.external("/left_out") == &json!([]));
+        }
+        is_done.store(true, Ordering::Relaxed);
+        let served: u32 = serving.join().unwrap();
+        println!("50 dumps: {whole} whole, {in_request} in a request; {served} requests served");
+        assert!(in_request > 0 && served > 0);
+        // The worker may be held in the middle of changing what is read.
+        assert!(whole >= 40);
+    });
+    assert_eq!(fpm.workers("www").unwrap(), [worker]);
 }

@@ -84,6 +84,8 @@ impl Values {
 
     fn object(&mut self, class: u64, property: (u8, u64)) -> (u8, u64) {
         let object = self.0.memory.room(56);
+        // As shared as the tests make it.
+        self.0.memory.put_u32(object, 2);
         self.0.memory.put_u64(object + 16, class);
         self.put(object + 40, property);
         (OBJECT, object)
@@ -186,6 +188,16 @@ fn what_came_before_is_a_back_reference() {
         "a:11:{i:0;O:3:\"Foo\":1:{s:1:\"p\";i:5;}i:1;r:2;i:2;i:5;i:3;R:5;i:4;R:5;i:5;i:1;i:6;i:1;\
          i:7;i:1;i:8;i:1;i:9;O:3:\"Foo\":1:{s:1:\"p\";N;}i:10;r:10;}",
     );
+}
+
+#[test]
+fn an_object_that_php_may_not_have_remembered_is_unknown() {
+    let mut values = Values::new();
+    let class = values.class("Foo", &[]);
+    let object = values.object(class, (1, 0));
+    values.0.memory.put_u32(object.1, 1);
+    let list = values.list(&[object, object]);
+    assert!(matches!(values.length(list), Err(Unsized::Unknown(_))));
 }
 
 #[test]
