@@ -1,7 +1,9 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+pub mod dump;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
+pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
 #[cfg(feature = "ebpf")]

@@ -3,6 +3,7 @@
 mod analyze;
 mod attach;
 mod doctor;
+mod dump;
 mod exit;
 mod list;
 mod table;
@@ -29,6 +30,7 @@ enum Verb {
     List(list::ListArgs),
     Doctor(doctor::DoctorArgs),
     Attach(attach::AttachArgs),
+    Dump(dump::DumpArgs),
     Analyze(analyze::AnalyzeArgs),
 }
 
@@ -42,6 +44,7 @@ impl Cli {
             Verb::List(list) => list.run(self.quiet),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Attach(attach) => attach.run(self.quiet),
+            Verb::Dump(dump) => dump.run(self.quiet),
             Verb::Analyze(analyze) => analyze.run(),
         }
     }

@@ -205,6 +205,9 @@ impl Builds {
         if let Some(frameless) = binary.symbol("zend_flf_functions") {
             zend = zend.with_frameless_functions(load_bias.wrapping_add(frameless.address));
         }
+        if let Some(sapi_module) = binary.symbol("sapi_module") {
+            zend = zend.with_sapi_module(load_bias.wrapping_add(sapi_module.address));
+        }
         if !process.is_running() {
             return Err(FpmError::NoSuchProcess { pid }.into());
         }

@@ -241,7 +241,7 @@ pub(super) mod tests {
             line,
             function: function.to_owned(),
         };
-        let key = |key: &str, bytes| (SessionKey::Text(key.to_owned()), bytes);
+        let key = |key: &str, bytes| (SessionKey::Text(key.to_owned()), Some(bytes));
         Dump {
             context: CONTEXT_OOM.to_owned(),
             timestamp: Timestamp::from_microsecond(1_770_091_506_250_000).expect("in range"),
@@ -266,7 +266,7 @@ pub(super) mod tests {
                 called("index.php", 20, "App\\Depot\\ShiftList::render"),
             ],
             session: Session::started(
-                3_407_872,
+                Some(3_407_872),
                 &[
                     key("_token", 50),
                     key("roster", 3_380_296),

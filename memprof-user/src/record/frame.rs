@@ -9,7 +9,7 @@ pub const MAIN: &str = "{main}";
 ///
 /// In a profile the place is the line that the function is executing; in a backtrace it is where the function was
 /// called from, as `debug_backtrace()` pairs them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Frame {
     /// `Class->method`, `Class::method`, `function`, `include`, or [`MAIN`].
     pub function: String,

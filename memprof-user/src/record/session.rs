@@ -42,13 +42,14 @@ pub enum SessionStatus {
 pub enum Session {
     /// A session with data.
     Started {
-        /// The length of `serialize()` of all the data.
-        size_mb: Mib,
+        /// The length of `serialize()` of all the data. `null` is unknown.
+        size_mb: Option<Mib>,
         /// All keys, in the order of the session.
         keys: Vec<SessionKey>,
         /// How many keys there are.
         key_count: u64,
-        /// The keys with the largest values and their sizes, as `85.23 KB`; at most 5, the largest first.
+        /// The keys with the largest values and their sizes, as `85.23 KB`; at most 5, the largest first. Values
+        /// of unknown size are not among them.
         #[serde(deserialize_with = "php_array")]
         largest_keys: IndexMap<String, String>,
     },
@@ -68,19 +69,20 @@ impl Session {
     }
 
     /// A session whose data `serialize()` gives `total_bytes`, with each key and the serialized length of its value, in
-    /// the session's own order.
-    pub fn started(total_bytes: u64, values: &[(SessionKey, u64)]) -> Self {
-        let mut largest: Vec<&(SessionKey, u64)> = values.iter().collect();
+    /// the session's own order. `None` is a length that is not known.
+    pub fn started(total_bytes: Option<u64>, values: &[(SessionKey, Option<u64>)]) -> Self {
+        let known = |(key, bytes): &(SessionKey, Option<u64>)| Some((key.to_string(), (*bytes)?));
+        let mut largest: Vec<(String, u64)> = values.iter().filter_map(known).collect();
         // Stable, as PHP's arsort: keys of one size stay in the session's order.
         largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         Self::Started {
-            size_mb: Mib::from_bytes(total_bytes),
+            size_mb: total_bytes.map(Mib::from_bytes),
             keys: values.iter().map(|(key, _)| key.clone()).collect(),
             key_count: values.len() as u64,
             largest_keys: largest
                 .into_iter()
                 .take(LARGEST_KEYS)
-                .map(|(key, bytes)| (key.to_string(), format!("{} KB", kib(*bytes))))
+                .map(|(key, bytes)| (key, format!("{} KB", kib(bytes))))
                 .collect(),
         }
     }
@@ -124,8 +126,8 @@ mod tests {
     use super::*;
     use crate::record::json::to_compact;
 
-    fn text(key: &str, bytes: u64) -> (SessionKey, u64) {
-        (SessionKey::Text(key.to_owned()), bytes)
+    fn text(key: &str, bytes: u64) -> (SessionKey, Option<u64>) {
+        (SessionKey::Text(key.to_owned()), Some(bytes))
     }
 
     fn round_trip(session: &Session, expected: &str) {
@@ -144,7 +146,17 @@ mod tests {
     #[test]
     fn empty_is_a_list() {
         let expected = r#"{"size_mb":0,"keys":[],"key_count":0,"largest_keys":[]}"#;
-        round_trip(&Session::started(6, &[]), expected);
+        round_trip(&Session::started(Some(6), &[]), expected);
+    }
+
+    #[test]
+    fn what_is_unknown_is_null_and_not_among_the_largest() {
+        let values = [text("a", 50), (SessionKey::Text("b".to_owned()), None)];
+        let expected = concat!(
+            r#"{"size_mb":null,"keys":["a","b"],"key_count":2,"#,
+            r#""largest_keys":{"a":"0.05 KB"}}"#
+        );
+        round_trip(&Session::started(None, &values), expected);
     }
 
     #[test]
@@ -152,7 +164,7 @@ mod tests {
         let values = [
             text("_token", 50),
             text("roster", 3_380_296),
-            (SessionKey::Number(12), 2048),
+            (SessionKey::Number(12), Some(2048)),
             text("a", 50),
             text("nav", 27_034),
             text("b", 50),
@@ -161,6 +173,6 @@ mod tests {
             r#"{"size_mb":3.25,"keys":["_token","roster",12,"a","nav","b"],"key_count":6,"#,
             r#""largest_keys":{"roster":"3301.07 KB","nav":"26.4 KB","12":"2 KB","_token":"0.05 KB","a":"0.05 KB"}}"#
         );
-        round_trip(&Session::started(3_410_000, &values), expected);
+        round_trip(&Session::started(Some(3_410_000), &values), expected);
     }
 }

@@ -7,7 +7,8 @@
 use super::fingerprint::Fingerprint;
 use super::layout::{
     Array, Chunk, Class, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName,
-    Function, Generator, Heap, Huge, Layout, Object, Op, OpArray, Opcodes, SapiGlobals, ZendString,
+    Function, Generator, Heap, Huge, IniEntry, Layout, Object, ObjectsStore, Op, OpArray, Opcodes,
+    PropertyInfo, Reference, SapiGlobals, SessionGlobals, ZendString, Zval,
 };
 
 /// Every known layout with the fingerprint it has on x86-64.
@@ -41,6 +42,7 @@ const PHP_7_4: Layout = Layout {
         included_files: 360,
         zend_constants: 448,
         current_execute_data: 488,
+        ini_directives: 816,
         object_buckets: 840,
         opline_before_exception: 880,
     },
@@ -53,6 +55,10 @@ const PHP_7_4: Layout = Layout {
         request_uri: 48,
         sapi_started: 436,
         global_request_time: 440,
+    },
+    session: SessionGlobals {
+        status: 104,
+        variables: 312,
     },
     execute_data: ExecuteData {
         opline: 0,
@@ -81,8 +87,32 @@ const PHP_7_4: Layout = Layout {
         filename: 136,
         line_start: 144,
     },
-    class: Class { name: 8, flags: 28 },
-    object: Object { class: 16 },
+    class: Class {
+        kind: 0,
+        name: 8,
+        parent: 16,
+        flags: 28,
+        properties_count: 32,
+        function_table: 64,
+        properties_info_table: 232,
+    },
+    property: PropertyInfo { offset: 0, name: 8 },
+    object: Object {
+        extra_flags: None,
+        class: 16,
+        properties: 32,
+    },
+    objects_store: ObjectsStore { top: 8 },
+    ini_entry: IniEntry { value: 40 },
+    zval: Zval {
+        kind: 8,
+        indirect: 13,
+        size: 16,
+    },
+    reference: Reference {
+        refcount: 0,
+        value: 8,
+    },
     string: ZendString { len: 16, val: 24 },
     array: Array {
         flags: 8,
@@ -90,6 +120,7 @@ const PHP_7_4: Layout = Layout {
         used: 24,
         count: 28,
         size: 32,
+        packed_element: 32,
     },
     generator: Generator {
         execute_data: 64,
@@ -144,12 +175,20 @@ const PHP_8_0: Layout = Layout {
         execute_data: 56,
         parent: 152,
     },
+    zval: Zval {
+        indirect: 12,
+        ..PHP_7_4.zval
+    },
     ..PHP_7_4
 };
 
 const PHP_8_1: Layout = Layout {
     php: "8.1.11",
     minor: (8, 1),
+    class: Class {
+        properties_info_table: 248,
+        ..PHP_8_0.class
+    },
     file_handle: FileHandle {
         filename: 40,
         filename_is: FileName::ZendString,
@@ -165,6 +204,14 @@ const PHP_8_2: Layout = Layout {
         opcodes: 88,
         filename: 152,
         line_start: 160,
+    },
+    session: SessionGlobals {
+        variables: 320,
+        ..PHP_8_1.session
+    },
+    array: Array {
+        packed_element: 16,
+        ..PHP_8_1.array
     },
     ..PHP_8_1
 };
@@ -187,6 +234,10 @@ const PHP_8_3: Layout = Layout {
         filename: 144,
         line_start: 152,
     },
+    session: SessionGlobals {
+        variables: 336,
+        ..PHP_8_2.session
+    },
     ..PHP_8_2
 };
 
@@ -194,6 +245,7 @@ const PHP_8_4: Layout = Layout {
     php: "8.4.14 and 8.4.24",
     minor: (8, 4),
     executor: ExecutorGlobals {
+        ini_directives: 832,
         object_buckets: 856,
         opline_before_exception: 952,
         ..PHP_8_3.executor
@@ -203,6 +255,14 @@ const PHP_8_4: Layout = Layout {
         opcodes: 104,
         filename: 168,
         line_start: 176,
+    },
+    session: SessionGlobals {
+        variables: 360,
+        ..PHP_8_3.session
+    },
+    object: Object {
+        extra_flags: Some(12),
+        ..PHP_8_3.object
     },
     opcodes: Opcodes {
         frameless: Some((204, 207)),
@@ -226,6 +286,7 @@ const PHP_8_5: Layout = Layout {
     executor: ExecutorGlobals {
         zend_constants: 472,
         current_execute_data: 512,
+        ini_directives: 856,
         object_buckets: 880,
         opline_before_exception: 976,
         ..PHP_8_4.executor
@@ -237,6 +298,7 @@ const PHP_8_6: Layout = Layout {
     php: "8.6.0rc3",
     minor: (8, 6),
     executor: ExecutorGlobals {
+        ini_directives: 904,
         object_buckets: 928,
         opline_before_exception: 1016,
         ..PHP_8_5.executor
@@ -245,6 +307,16 @@ const PHP_8_6: Layout = Layout {
         sapi_started: 250,
         global_request_time: 432,
         ..PHP_8_5.sapi
+    },
+    session: SessionGlobals {
+        variables: 352,
+        ..PHP_8_5.session
+    },
+    class: Class {
+        properties_count: 36,
+        function_table: 72,
+        properties_info_table: 256,
+        ..PHP_8_5.class
     },
     chunk: Chunk {
         free_pages: 0x20,

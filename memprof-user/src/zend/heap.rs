@@ -215,6 +215,12 @@ impl HeapReader<'_> {
         })
     }
 
+    /// The huge blocks, newest first.
+    pub(super) fn huge(&self) -> Result<Vec<HugeBlock>, ZendError> {
+        let (_, huge_list) = self.counters_and_huge_list()?;
+        self.huge_blocks(huge_list)
+    }
+
     fn huge_blocks(&self, first: u64) -> Result<Vec<HugeBlock>, ZendError> {
         let layout = self.layout.huge;
         let mut blocks = Vec::new();
@@ -307,10 +313,10 @@ impl PageMap {
 }
 
 /// `ZEND_MM_IS_LRUN`: a large run, its length in the low 10 bits.
-const LARGE_RUN: u32 = 1 << 30;
+pub(super) const LARGE_RUN: u32 = 1 << 30;
 /// `ZEND_MM_IS_SRUN`: a run of small slots, its bin in the low 5 bits. With [`LARGE_RUN`] too: one
 /// of the run's further pages, its distance from the first in bits 16 to 24.
-const SMALL_RUN: u32 = 1 << 31;
+pub(super) const SMALL_RUN: u32 = 1 << 31;
 
 /// Counts the used pages that belong to a run whose every page is used and described as its part.
 fn pages_in_runs(used: &[bool], entries: &[u32]) -> u32 {

@@ -21,6 +21,8 @@ pub struct Layout {
     pub compiler: CompilerGlobals,
     /// `sapi_globals`
     pub sapi: SapiGlobals,
+    /// `ps_globals`
+    pub session: SessionGlobals,
     /// `zend_execute_data`
     pub execute_data: ExecuteData,
     /// `zend_op`
@@ -31,8 +33,18 @@ pub struct Layout {
     pub op_array: OpArray,
     /// `zend_class_entry`
     pub class: Class,
+    /// `zend_property_info`
+    pub property: PropertyInfo,
     /// `zend_object`
     pub object: Object,
+    /// `zend_objects_store`
+    pub objects_store: ObjectsStore,
+    /// `zend_ini_entry`
+    pub ini_entry: IniEntry,
+    /// `zval`
+    pub zval: Zval,
+    /// `zend_reference`
+    pub reference: Reference,
     /// `zend_string`
     pub string: ZendString,
     /// `zend_array`
@@ -62,6 +74,8 @@ pub struct ExecutorGlobals {
     pub zend_constants: u32,
     /// `current_execute_data`, the innermost frame.
     pub current_execute_data: u32,
+    /// `ini_directives`, a pointer to a `HashTable` of `zend_ini_entry *`.
+    pub ini_directives: u32,
     /// `objects_store.object_buckets`
     pub object_buckets: u32,
     /// `opline_before_exception`
@@ -93,6 +107,15 @@ pub struct SapiGlobals {
     pub sapi_started: u32,
     /// `global_request_time`, a `double` of Unix seconds; 0 until the script asks for it.
     pub global_request_time: u32,
+}
+
+/// `php_ps_globals`: the session extension's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionGlobals {
+    /// `session_status`, an `int`: 2 is active.
+    pub status: u32,
+    /// `http_session_vars`, a zval: `$_SESSION`, as a reference to an array.
+    pub variables: u32,
 }
 
 /// `zend_execute_data`: one frame.
@@ -156,17 +179,74 @@ pub struct OpArray {
 /// `zend_class_entry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
+    /// `type`, one byte: 1 internal, 2 user.
+    pub kind: u32,
     /// `name`, a `zend_string *`.
     pub name: u32,
+    /// `parent`, a `zend_class_entry *` once the class is linked.
+    pub parent: u32,
     /// `ce_flags`
     pub flags: u32,
+    /// `default_properties_count`: property slots of an object, an `int`.
+    pub properties_count: u32,
+    /// `function_table`, a `HashTable` in the struct itself; its keys are in lower case.
+    pub function_table: u32,
+    /// `properties_info_table`: a `zend_property_info *` for each slot, null for a slot without a property.
+    pub properties_info_table: u32,
+}
+
+/// `zend_property_info`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PropertyInfo {
+    /// `offset`, of the property's zval in the object.
+    pub offset: u32,
+    /// `name`, a `zend_string *`, mangled: `\0*\0name` if protected, `\0Class\0name` if private.
+    pub name: u32,
 }
 
 /// `zend_object`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// `extra_flags`, which say whether it is lazy (from PHP 8.4 on; padding before).
+    pub extra_flags: Option<u32>,
     /// `ce`, a `zend_class_entry *`.
     pub class: u32,
+    /// `properties`, a `zend_array *` of all properties; null until something asks for it.
+    pub properties: u32,
+}
+
+/// `zend_objects_store`, as far as from its `object_buckets` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectsStore {
+    /// `top`: handles given out so far, freed ones included.
+    pub top: u32,
+}
+
+/// `zend_ini_entry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IniEntry {
+    /// `value`, a `zend_string *`; null for an entry without a value.
+    pub value: u32,
+}
+
+/// `zval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zval {
+    /// `u1.v.type`, one byte.
+    pub kind: u32,
+    /// `IS_INDIRECT`, as a type.
+    pub indirect: u8,
+    /// Size of the struct.
+    pub size: u32,
+}
+
+/// `zend_reference`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// `gc.refcount`
+    pub refcount: u32,
+    /// `val`, a zval.
+    pub value: u32,
 }
 
 /// `zend_string`.
@@ -191,6 +271,8 @@ pub struct Array {
     pub count: u32,
     /// Bytes to read to have all of the above.
     pub size: u32,
+    /// Size of an element of a packed array: a `Bucket` (to PHP 8.1) or a zval (from 8.2 on).
+    pub packed_element: u32,
 }
 
 /// `zend_generator`.

@@ -37,6 +37,9 @@ pub enum MemoryError {
         /// The largest value accepted.
         bound: u64,
     },
+    /// The process was held for as long as it may be, and goes on.
+    #[error("the process could be held no longer; allow more with --max-stop")]
+    TimeUp,
 }
 
 fn cure(errno: Errno) -> &'static str {

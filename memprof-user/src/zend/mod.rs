@@ -3,28 +3,38 @@
 //! [`Process::attach`] finds the heap and proves the layout; everything else is read through it.
 
 mod builds;
+mod cached;
 mod fingerprint;
 pub mod frame;
 mod heap;
+mod laravel;
 pub mod layout;
 pub mod memory;
+mod objects;
 mod process;
 mod prove;
 mod request;
+mod serialize;
+mod session;
+mod slots;
 mod stack;
 #[cfg(test)]
 mod testing;
 mod values;
+mod zval;
 
 use nix::errno::Errno;
 use thiserror::Error;
 
+pub use cached::CachedMemory;
 pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
+pub use objects::{ClassObjects, LiveObjects};
 pub use process::{Addresses, Process};
 pub use prove::Proof;
 pub use request::Request;
-pub use stack::{Stack, StackEnd};
+pub use session::{Session, SessionSource, SessionValue};
+pub use stack::{Stack, StackEnd, StackEnds};
 pub use values::Loaded;
 
 use memory::MemoryError;
@@ -83,7 +93,7 @@ impl ZendError {
         match self {
             ZendError::Memory(source) | ZendError::NoHeap { source, .. } => match source {
                 MemoryError::Unreadable { errno, .. } => Some(*errno),
-                MemoryError::OutOfBounds { .. } => None,
+                MemoryError::OutOfBounds { .. } | MemoryError::TimeUp => None,
             },
             _ => None,
         }

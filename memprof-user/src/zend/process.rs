@@ -5,11 +5,15 @@ use crate::binary::{Decoded, Globals, PhpVersion};
 use super::ZendError;
 use super::fingerprint::Machine;
 use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
+use super::laravel;
 use super::layout::Layout;
 use super::memory::{Memory, ProcessMemory, at};
+use super::objects::{self, LiveObjects};
 use super::prove::{Proof, Prover};
 use super::request::{self, Request};
-use super::stack::{Stack, Walk};
+use super::session::{self, Session};
+use super::slots::Slots;
+use super::stack::{Stack, StackEnds, Walk};
 use super::values::{Loaded, Reader};
 
 /// A live PHP process, read from outside; it is neither stopped nor changed.
@@ -21,6 +25,7 @@ pub struct Process {
     heap_layout: Option<HeapLayout>,
     proofs: Vec<Proof>,
     frameless_functions: Option<u64>,
+    sapi_module: Option<u64>,
 }
 
 /// Where a live process has its globals: their addresses in the file plus the load bias.
@@ -32,6 +37,8 @@ pub struct Addresses {
     pub compiler: u64,
     /// `sapi_globals`
     pub sapi: u64,
+    /// `ps_globals`; `None` where the session extension is not in the binary.
+    pub session: Option<u64>,
     /// The `zend_mm_heap` itself.
     pub heap: u64,
 }
@@ -82,6 +89,7 @@ impl Process {
             executor: live(globals.executor.address),
             compiler: live(globals.compiler.address),
             sapi: live(globals.sapi.address),
+            session: globals.session.map(|session| live(session.address)),
             heap,
         };
         let mut prover = Prover {
@@ -105,6 +113,7 @@ impl Process {
             heap_layout,
             proofs,
             frameless_functions: None,
+            sapi_module: None,
         })
     }
 
@@ -114,6 +123,28 @@ impl Process {
     pub fn with_frameless_functions(mut self, address: u64) -> Process {
         self.frameless_functions = Some(address);
         self
+    }
+
+    /// Also tells php-fpm from other PHPs, given the live address of the exported `sapi_module`.
+    /// Without it every process is taken for php-fpm.
+    #[must_use]
+    pub fn with_sapi_module(mut self, address: u64) -> Process {
+        self.sapi_module = Some(address);
+        self
+    }
+
+    /// The same process, read through another source of its memory: a [`CachedMemory`](super::CachedMemory).
+    #[must_use]
+    pub fn through(&self, memory: Box<dyn Memory>) -> Process {
+        Process {
+            memory,
+            layout: self.layout,
+            addresses: self.addresses,
+            heap_layout: self.heap_layout,
+            proofs: self.proofs.clone(),
+            frameless_functions: self.frameless_functions,
+            sapi_module: self.sapi_module,
+        }
     }
 
     /// The proofs that the layout passed.
@@ -160,13 +191,15 @@ impl Process {
     /// [`ZendError::Memory`] when the process has ended. A stack that the running process tore is
     /// no error: [`Stack::end`] says so.
     pub fn stack(&self, most_frames: usize) -> Result<Stack, ZendError> {
-        Walk::new(
-            self.reader(),
-            self.addresses.executor,
-            self.frameless_functions,
-            most_frames,
-        )
-        .run()
+        self.walk(most_frames).run()
+    }
+
+    /// Reads `each_end` frames of both ends of the PHP stack, and counts those between.
+    ///
+    /// # Errors
+    /// As [`Process::stack`].
+    pub fn stack_ends(&self, each_end: usize) -> Result<StackEnds, ZendError> {
+        self.walk(each_end).ends(each_end)
     }
 
     /// Whether a request is being served.
@@ -182,7 +215,7 @@ impl Process {
     /// # Errors
     /// [`ZendError::Memory`] when the process has ended or the request ended while it was read.
     pub fn request(&self) -> Result<Option<Request>, ZendError> {
-        request::request(self.reader(), self.addresses.sapi)
+        request::request(self.reader(), self.addresses.sapi, self.sapi_module)
     }
 
     /// Counts declared classes and included files.
@@ -193,6 +226,62 @@ impl Process {
     pub fn loaded(&self) -> Result<Loaded, ZendError> {
         self.reader()
             .loaded(self.addresses.executor, self.addresses.compiler)
+    }
+
+    /// The paths of the included files, in the order of their first inclusion.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn included_files(&self) -> Result<Vec<String>, ZendError> {
+        let table = at(self.addresses.executor, self.layout.executor.included_files);
+        self.reader().keys(table)
+    }
+
+    /// Counts the live objects by class, with the bytes of the objects themselves.
+    ///
+    /// An idle worker has none: what its store shows is the last request's.
+    ///
+    /// # Errors
+    /// [`ZendError::Memory`] when the process freed objects while they were read, or has ended.
+    pub fn objects(&self) -> Result<LiveObjects, ZendError> {
+        if !self.in_request()? {
+            return Ok(LiveObjects {
+                total: 0,
+                classes: Vec::new(),
+            });
+        }
+        let slots = match self.heap_reader() {
+            Ok(heap) => Some(Slots::new(heap)?),
+            Err(_) => None,
+        };
+        objects::live_objects(self.reader(), self.addresses.executor, slots)
+    }
+
+    /// Reads the keys of the session, and how long its values would be if they were serialized:
+    /// Laravel's session if one of the `objects` is its store, else `$_SESSION`. `None` where none was
+    /// started.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn session(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
+        session::session(self.reader(), objects, self.addresses)
+    }
+
+    /// The name of Laravel's default cache store, if one of the `objects` is its configuration.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn cache_driver(&self, objects: &LiveObjects) -> Result<Option<String>, ZendError> {
+        Ok(laravel::cache_driver(self.reader(), objects)?)
+    }
+
+    fn walk(&self, most_frames: usize) -> Walk<'_> {
+        Walk::new(
+            self.reader(),
+            self.addresses.executor,
+            self.frameless_functions,
+            most_frames,
+        )
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -324,6 +413,12 @@ mod tests {
         let _ = process.heap_counters();
         let _ = process.loaded();
         let _ = process.request();
+        let _ = process.included_files();
+        let _ = process.stack_ends(8);
+        if let Ok(objects) = process.objects() {
+            let _ = process.session(&objects);
+            let _ = process.cache_driver(&objects);
+        }
         let _ = process.heap_reader().map(|heap| {
             let _ = heap.page_map();
             heap.heap()
@@ -346,11 +441,13 @@ mod tests {
                     executor: 0x20_0000,
                     compiler: 0x20_0000,
                     sapi: 0x20_0000,
+                    session: Some(0x20_0000),
                     heap: HEAP,
                 },
                 heap_layout: HeapLayout::scan(&image.memory, HEAP, &image.layout, &image.decoded)?,
                 proofs: Vec::new(),
                 frameless_functions: Some(0x20_0000),
+                sapi_module: Some(0x20_0000),
             };
             process.memory = Box::new(Noise(Mutex::new(Random::new(seed))));
             read_everything(&process);

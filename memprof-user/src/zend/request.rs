@@ -96,14 +96,25 @@ pub(super) fn in_request(reader: Reader<'_>, sapi: u64) -> Result<bool, MemoryEr
 }
 
 /// Reads the request; `None` for an idle worker, whose pointers are stale.
-pub(super) fn request(reader: Reader<'_>, sapi: u64) -> Result<Option<Request>, ZendError> {
+///
+/// `sapi_module` is where the process has its struct of that name; without it the process is taken for
+/// php-fpm.
+pub(super) fn request(
+    reader: Reader<'_>,
+    sapi: u64,
+    sapi_module: Option<u64>,
+) -> Result<Option<Request>, ZendError> {
     if !in_request(reader, sapi)? {
         return Ok(None);
     }
     let layout = reader.layout.sapi;
     let text = |offset| reader.c_string(reader.memory.u64(at(sapi, offset))?);
     let started = reader.memory.u64(at(sapi, layout.global_request_time))?;
-    let variables = variables(reader, sapi)?;
+    let variables = match sapi_module {
+        // Elsewhere server_context is something else: anything at all in a php of the command line.
+        Some(module) if !is_fastcgi(reader, module)? => Variables::default(),
+        _ => variables(reader, sapi)?,
+    };
     let query = match variables.value("QUERY_STRING") {
         Some(query) => Some(query),
         None => text(layout.query_string)?,
@@ -122,6 +133,12 @@ pub(super) fn request(reader: Reader<'_>, sapi: u64) -> Result<Option<Request>, 
         script: text(layout.path_translated)?,
         started: Some(f64::from_bits(started)).filter(|time| *time > 0.0),
     }))
+}
+
+/// Whether the process is php-fpm; `sapi_module_struct` begins with its name, a `char *` (7.4 to 8.6).
+fn is_fastcgi(reader: Reader<'_>, sapi_module: u64) -> Result<bool, MemoryError> {
+    let name = reader.memory.u64(sapi_module)?;
+    Ok(reader.c_string(name)?.as_deref() == Some("fpm-fcgi"))
 }
 
 /// Walks php-fpm's list of FastCGI variables, newest first.
@@ -249,7 +266,7 @@ mod tests {
             memory: &image.memory,
             layout: &image.layout,
         };
-        request(reader, image.globals.sapi.address)
+        request(reader, image.globals.sapi.address, None)
     }
 
     #[test]
@@ -278,6 +295,23 @@ mod tests {
         assert_eq!(request.script.as_deref(), Some("/srv/app/public/index.php"));
         assert_eq!(request.started, Some(1_700_000_000.25));
         assert!(!format!("{request:?}").contains("secret"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_php_fpm_has_no_fastcgi_variables() -> Result<(), ZendError> {
+        for (sapi, path) in [("fpm-fcgi", Some("/a")), ("cli", None)] {
+            let mut image = worker(&[("REQUEST_URI", "/a?b")]);
+            let name = image.memory.c_string(sapi);
+            let module = image.memory.room(8);
+            image.memory.put_u64(module, name);
+            let reader = Reader {
+                memory: &image.memory,
+                layout: &image.layout,
+            };
+            let found = request(reader, image.globals.sapi.address, Some(module))?;
+            assert_eq!(found.expect("in a request").path.as_deref(), path, "{sapi}");
+        }
         Ok(())
     }
 

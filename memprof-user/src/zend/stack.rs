@@ -5,7 +5,7 @@
 //! that computes without calling anything is that of its last call, because PHP writes the
 //! instruction pointer back to memory only there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ZendError;
 use super::frame::{FunctionKind, IS_OBJECT, Include, RawFrame};
@@ -23,6 +23,27 @@ pub struct Stack {
     pub frames: Vec<RawFrame>,
     /// How the stack ends.
     pub end: StackEnd,
+}
+
+/// Both ends of a stack that may be too deep to be kept whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackEnds {
+    /// The innermost frames, innermost first.
+    pub innermost: Vec<RawFrame>,
+    /// How many frames between the two ends were passed over.
+    pub skipped: u64,
+    /// The outermost frames, innermost first.
+    pub outermost: Vec<RawFrame>,
+    /// Whether it is all there.
+    pub end: StackEnd,
+}
+
+/// The frames of a stack behind its innermost ones.
+#[derive(Default)]
+struct Rest {
+    skipped: u64,
+    /// Addresses of the outermost frames.
+    last: VecDeque<u64>,
 }
 
 /// How a stack ends.
@@ -124,6 +145,69 @@ impl<'a> Walk<'a> {
             frames: self.frames,
             end,
         })
+    }
+
+    /// Walks the whole stack, and takes `each_end` frames from both of its ends.
+    ///
+    /// Those between are counted, but for generators that wait in `yield from`.
+    pub(super) fn ends(mut self, each_end: usize) -> Result<StackEnds, ZendError> {
+        let layout = self.reader.layout;
+        let current = at(self.executor, layout.executor.current_execute_data);
+        let mut address = self.reader.memory.u64(current)?;
+        let mut end = StackEnd::Whole;
+        while address != 0 && self.frames.len() < each_end {
+            match self.frame(address) {
+                Ok(prev) => address = prev,
+                Err(error) => (address, end) = (0, StackEnd::Torn(error.to_string())),
+            }
+        }
+        let innermost = std::mem::take(&mut self.frames);
+        let mut rest = Rest::default();
+        if let Err(error) = self.pass(address, each_end, &mut rest) {
+            end = StackEnd::Torn(error.to_string());
+        }
+        self.seen.clear();
+        for address in rest.last {
+            if let Err(error) = self.frame(address) {
+                end = StackEnd::Torn(error.to_string());
+                break;
+            }
+        }
+        Ok(StackEnds {
+            innermost,
+            skipped: rest.skipped,
+            outermost: self.frames,
+            end,
+        })
+    }
+
+    /// Goes from `address` to the outermost frame; counts the frames but the last `kept`.
+    fn pass(&self, mut address: u64, kept: usize, rest: &mut Rest) -> Result<(), ZendError> {
+        let layout = self.reader.layout.execute_data;
+        // Brent's way to find a loop: it needs no memory, of which a million frames would take much.
+        let (mut landmark, mut steps, mut next_landmark) = (0, 0_u64, 1_u64);
+        while address != 0 {
+            if address == landmark {
+                return Err(ZendError::Inconsistent {
+                    what: "the stack leads back to a frame that it already passed",
+                    address,
+                });
+            }
+            steps += 1;
+            if steps == next_landmark {
+                (landmark, next_landmark) = (address, next_landmark.saturating_mul(2));
+            }
+            let prev = self.reader.memory.u64(at(address, layout.prev))?;
+            rest.last.push_back(address);
+            if rest.last.len() > kept
+                && let Some(passed) = rest.last.pop_front()
+            {
+                let function = self.reader.memory.u64(at(passed, layout.func))?;
+                rest.skipped += u64::from(function != 0);
+            }
+            address = prev;
+        }
+        Ok(())
     }
 
     /// Takes the frame at `address` and returns its caller's address.

@@ -9,11 +9,11 @@ pub(super) const LONGEST_STRING: u64 = 4096;
 /// Most slots read of one hash table: 10 times the classes of the largest applications known.
 const MOST_BUCKETS: u32 = 1 << 18;
 /// Buckets fetched by one read.
-const BUCKETS_A_READ: u32 = 1024;
+pub(super) const BUCKETS_A_READ: u32 = 1024;
 /// Size of a `Bucket`: a zval, the hash and the key.
-const BUCKET: u32 = 32;
+pub(super) const BUCKET: u32 = 32;
 /// `HASH_FLAG_PACKED`: a list without keys.
-const PACKED: u32 = 1 << 2;
+pub(super) const PACKED: u32 = 1 << 2;
 /// Smallest page size of the machines known: a read inside one page is mapped wholly or not at all.
 const PAGE: u64 = 4096;
 
@@ -23,6 +23,9 @@ const INTERFACE: u32 = 1 << 0;
 const TRAIT: u32 = 1 << 1;
 /// `ZEND_ACC_LINKED`: the class is declared, with its parents and interfaces (7.4 to 8.6).
 const LINKED: u32 = 1 << 3;
+
+/// `ZEND_INTERNAL_CLASS` in `zend_class_entry.type` (7.4 to 8.6).
+pub(super) const INTERNAL_CLASS: u8 = 1;
 
 /// How many classes and files the request has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,29 @@ impl Reader<'_> {
     pub(super) fn count(&self, table: u64) -> Result<u64, MemoryError> {
         let count = self.memory.u32(at(table, self.layout.array.count))?;
         Ok(u64::from(count))
+    }
+
+    /// What an ini setting is now; `None` where there is no such setting, or it has no value.
+    pub(super) fn ini(&self, executor: u64, name: &str) -> Result<Option<String>, ZendError> {
+        let directives = at(executor, self.layout.executor.ini_directives);
+        let Some(entry) = self.find(self.memory.u64(directives)?, name)? else {
+            return Ok(None);
+        };
+        match self.memory.u64(at(entry, self.layout.ini_entry.value))? {
+            0 => Ok(None),
+            value => Ok(Some(self.string(value)?)),
+        }
+    }
+
+    /// The keys of a hash table, in their order.
+    pub(super) fn keys(&self, table: u64) -> Result<Vec<String>, ZendError> {
+        let with_key = self
+            .buckets(table)?
+            .into_iter()
+            .filter(|bucket| bucket.key != 0);
+        with_key
+            .map(|bucket| Ok(self.string(bucket.key)?))
+            .collect()
     }
 
     /// Counts the declared classes as PHP's `get_declared_*` functions do.

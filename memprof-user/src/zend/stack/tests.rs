@@ -209,3 +209,45 @@ fn while_an_exception_unwinds_the_line_is_that_of_the_throw() {
     image.memory.put_u64(before, 0);
     assert_eq!(names(&walk(&image, None, 16)), [named("thrower", 3)]);
 }
+
+fn ends(image: &Image, each_end: usize) -> StackEnds {
+    let reader = Reader {
+        memory: &image.memory,
+        layout: &image.layout,
+    };
+    let walk = Walk::new(reader, image.executor(0), None, each_end);
+    walk.ends(each_end).expect("readable")
+}
+
+#[test]
+fn both_ends_of_a_deep_stack_are_kept_and_the_rest_is_counted() {
+    let mut image = Image::new("8.2.36");
+    let mut frames: Vec<u64> = (0..50).map(|line| call(&mut image, "deep", line)).collect();
+    frames.push(main(&mut image, 99));
+    link(&mut image, &frames);
+    let found = ends(&image, 10);
+    let lines = |frames: &[RawFrame]| frames.iter().filter_map(|f| f.line).collect::<Vec<_>>();
+    assert_eq!(lines(&found.innermost), (0..10).collect::<Vec<_>>());
+    assert_eq!(found.skipped, 31);
+    let outermost: Vec<u32> = (41..50).chain([99]).collect();
+    assert_eq!(lines(&found.outermost), outermost);
+    assert_eq!(found.end, StackEnd::Whole);
+    // Deep enough for both ends, and no more.
+    for each_end in [26, 51, 100] {
+        let found = ends(&image, each_end);
+        assert_eq!(found.innermost.len() + found.outermost.len(), 51);
+        assert_eq!((found.skipped, found.end), (0, StackEnd::Whole));
+    }
+}
+
+#[test]
+fn a_deep_stack_that_leads_back_to_itself_ends() {
+    let mut image = Image::new("8.2.36");
+    let frames: Vec<u64> = (0..30).map(|line| call(&mut image, "f", line)).collect();
+    link(&mut image, &frames);
+    let prev = at(frames[29], image.layout.execute_data.prev);
+    image.memory.put_u64(prev, frames[3]);
+    let found = ends(&image, 5);
+    assert!(matches!(found.end, StackEnd::Torn(_)), "{:?}", found.end);
+    assert_eq!((found.innermost.len(), found.outermost.len()), (5, 5));
+}

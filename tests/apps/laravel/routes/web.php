@@ -6,6 +6,8 @@ use App\Models\User;
 use App\Resources\Resource;
 use Illuminate\Support\Facades\Auth;
 use Illuminate\Support\Facades\Route;
+use Illuminate\Support\MessageBag;
+use Illuminate\Support\ViewErrorBag;
 
 // Logs a user in, with `perm` entries in the session's permissions_cache (580 make 0.14 MB, 8934 make 2.2 MB).
 Route::get('/t/login/{id}', function (int $id) {
@@ -40,3 +42,20 @@ Route::get('/admin', function () {
 
 // All 125 calls with their 26 LONGTEXT columns.
 Route::get('/t/calls', fn () => ['calls' => Call::withoutGlobalScopes()->get()->count()]);
+
+// Puts objects and a secret into the session, and waits, up to 60 s, until the file `file` exists; then answers with how
+// long PHP says that the session is.
+Route::get('/t/session', function () {
+    session(['errors' => (new ViewErrorBag())->put('default', new MessageBag(['name' => ['S3CRET message']]))]);
+    session(['items' => collect(['S3CRET item', 1.5, ['a' => null]]), 'locale' => 'é']);
+    $attributes = session()->all();
+    $deadline = time() + 60;
+    while (! file_exists(request('file')) && time() < $deadline) {
+        usleep(1000);
+    }
+
+    return [
+        'bytes' => strlen(serialize($attributes)),
+        'sizes' => array_map(fn ($value) => strlen(serialize($value)), $attributes),
+    ];
+});
