@@ -366,7 +366,8 @@ impl Run<'_> {
         };
         let method = format!(
             "{trap:.0} ns for the trap (measured at attach on an emulated instruction), {program:.0} ns \
-             for the program (measured on {} hits)",
+             for the program (measured on {} hits); what they displace from the processor's caches \
+             is not in it",
             counts.timed_hits
         );
         Some(Overhead::new(
