@@ -88,6 +88,8 @@ fn a_request_that_hits_the_limit_says_so_and_fails_as_it_would_have() {
         let external = &record["external"];
         assert_eq!(external["above"], "critical", "{bug}");
         assert_eq!(external["lost_events"], 0, "{bug}");
+        // The worker has let go of the heap by now, but not of PHP itself.
+        assert!(external["rss_bytes"].as_u64().unwrap() > 1 << 20, "{bug}");
         let limit = external["memory_limit_bytes"].as_u64().unwrap();
         assert_eq!(limit, 128 << 20, "{bug}");
         // 95 % of a heap that is full are held by stacks that are known.

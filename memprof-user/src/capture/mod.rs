@@ -3,6 +3,8 @@
 pub mod dump;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
+#[cfg(feature = "ebpf")]
+mod external;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;

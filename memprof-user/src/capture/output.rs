@@ -12,11 +12,13 @@ use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
+    external::External,
     options::{AttachOptions, Mode},
     recorder::{Finished, Recorder},
 };
 use crate::{
-    profile::{Checkpoint, RequestProfile, StackId, StackTotals},
+    fpm::Worker,
+    profile::{RequestProfile, StackId},
     record::{
         Record,
         checkpoint::{CheckpointRecord, Label, Measurement},
@@ -36,8 +38,6 @@ use crate::{
 const GROWTH_SHARE: f64 = 0.125;
 /// Stands for the stack of what PHP does before the script runs and after it.
 pub const NO_PHP_CODE: &str = "[no PHP code]";
-/// Stacks shown with a record.
-const TOP_STACKS: usize = 10;
 /// Different paths that the profile tells apart; the rest are one.
 const MOST_PATHS: usize = 500;
 
@@ -69,75 +69,6 @@ pub struct Output {
     errors: BTreeMap<String, u64>,
 }
 
-/// What surrounds a record in a line of `--json`.
-#[derive(Debug, Serialize)]
-struct External<'a> {
-    pid: i32,
-    pool: &'a str,
-    mode: &'a str,
-    /// Whether growth was recorded run by run.
-    recorded: bool,
-    request: Asked<'a>,
-    memory_limit_bytes: Option<u64>,
-    /// The highest threshold that the peak is above.
-    above: Option<&'static str>,
-    /// Bytes asked for when the limit was hit.
-    limit_error_tried_bytes: Option<u64>,
-    /// Events of this request that were lost: what is told of it is incomplete where this is not 0.
-    lost_events: u64,
-    checkpoints: Vec<CheckpointLine>,
-    growth: Option<Growth>,
-    chunk_growth: Vec<ChunkGrowthLine>,
-}
-
-#[derive(Debug, Serialize)]
-struct Asked<'a> {
-    method: &'a str,
-    uri: &'a str,
-    script: &'a str,
-}
-
-/// The heap at a checkpoint, to the byte.
-#[derive(Debug, Serialize)]
-struct CheckpointLine {
-    label: Label,
-    /// `memory_get_usage(true)`
-    current_bytes: u64,
-    /// `memory_get_peak_usage(true)`
-    peak_bytes: u64,
-    /// Page runs and huge blocks in use, as the heap counts them itself.
-    used_bytes: Option<u64>,
-    /// Page runs and huge blocks taken in this request so far, less those freed, as the probes saw them.
-    held_bytes: Option<i64>,
-}
-
-/// Page runs and huge blocks of one request, in bytes.
-#[derive(Debug, Serialize)]
-struct Growth {
-    taken_bytes: u64,
-    freed_bytes: u64,
-    held_at_peak_bytes: u64,
-    unattributed_at_peak_bytes: Option<i64>,
-    /// Runs and blocks freed or resized that were taken before the request, whose size is not known.
-    unknown_size_count: u64,
-    top: Vec<StackLine>,
-}
-
-#[derive(Debug, Serialize)]
-struct StackLine {
-    held_at_peak_bytes: u64,
-    taken_bytes: u64,
-    taken_count: u64,
-    stack: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ChunkGrowthLine {
-    bytes: u64,
-    count: u64,
-    stack: Vec<String>,
-}
-
 impl Output {
     /// Opens the folder and the log.
     ///
@@ -167,11 +98,12 @@ impl Output {
     pub fn finished(
         &mut self,
         finished: &Finished,
-        pool: &str,
+        worker: Option<&Worker>,
         recorder: &Recorder,
     ) -> Result<(), OutputError> {
         let profile = &finished.profile;
-        self.add_to_profile(finished, pool, recorder);
+        let pool = worker.and_then(|worker| worker.pool.as_deref());
+        self.add_to_profile(finished, pool.unwrap_or_default(), recorder);
         let Some(last) = profile.last() else {
             return Ok(());
         };
@@ -191,7 +123,7 @@ impl Output {
             (false, true) => Some("warning"),
             (false, false) => None,
         };
-        let external = external(finished, pool, self.options.mode, above, recorder);
+        let external = External::new(finished, worker, self.options.mode, above, recorder);
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
@@ -359,7 +291,7 @@ fn label_frame(name: &str) -> Frame {
 }
 
 /// The frames of a stack; a stand-in where no PHP code ran.
-fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
+pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
     let frames = recorder.frames(stack);
     if frames.is_empty() {
         return vec![label_frame(NO_PHP_CODE)];
@@ -401,98 +333,4 @@ fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
         duration,
         heap,
     ))
-}
-
-fn external<'a>(
-    finished: &'a Finished,
-    pool: &'a str,
-    mode: Mode,
-    above: Option<&'static str>,
-    recorder: &Recorder,
-) -> External<'a> {
-    let profile = &finished.profile;
-    External {
-        pid: finished.pid,
-        pool,
-        mode: mode.as_str(),
-        recorded: finished.recorded,
-        request: Asked {
-            method: &profile.info.method,
-            uri: &profile.info.uri,
-            script: &profile.info.script,
-        },
-        memory_limit_bytes: profile.last().map(|last| last.limit),
-        above,
-        limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
-        lost_events: profile.lost_events(),
-        checkpoints: checkpoints(profile),
-        growth: growth(profile, recorder),
-        chunk_growth: chunk_growth(profile, recorder),
-    }
-}
-
-fn checkpoints(profile: &RequestProfile) -> Vec<CheckpointLine> {
-    let line = |seen: &Checkpoint| CheckpointLine {
-        label: seen.label,
-        current_bytes: seen.counters.real_size,
-        peak_bytes: seen.counters.real_peak,
-        used_bytes: seen.counters.used_bytes(),
-        held_bytes: seen.ledger_bytes,
-    };
-    profile.checkpoints.iter().map(line).collect()
-}
-
-fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
-    let ledger = profile.ledger.as_ref()?;
-    let mut stacks: Vec<(StackId, StackTotals)> = ledger
-        .stacks()
-        .map(|(stack, totals)| (stack, *totals))
-        .collect();
-    stacks.sort_by_key(|(stack, totals)| {
-        std::cmp::Reverse((totals.peak_bytes, totals.taken_bytes, *stack))
-    });
-    let top = stacks
-        .iter()
-        .take(TOP_STACKS)
-        .map(|(stack, totals)| StackLine {
-            held_at_peak_bytes: totals.peak_bytes,
-            taken_bytes: totals.taken_bytes,
-            taken_count: totals.taken_count,
-            stack: lines(recorder, *stack),
-        });
-    Some(Growth {
-        taken_bytes: ledger.taken_bytes(),
-        freed_bytes: ledger.freed_bytes(),
-        held_at_peak_bytes: ledger.peak_bytes(),
-        unattributed_at_peak_bytes: profile.unattributed_bytes(),
-        unknown_size_count: ledger.freed_unknown(),
-        top: top.collect(),
-    })
-}
-
-fn chunk_growth(profile: &RequestProfile, recorder: &Recorder) -> Vec<ChunkGrowthLine> {
-    let mut stacks: Vec<_> = profile.chunk_growth.iter().collect();
-    stacks.sort_by_key(|(_, growth)| std::cmp::Reverse(growth.bytes));
-    stacks
-        .into_iter()
-        .take(TOP_STACKS)
-        .map(|(stack, growth)| ChunkGrowthLine {
-            bytes: growth.bytes,
-            count: growth.count,
-            stack: lines(recorder, *stack),
-        })
-        .collect()
-}
-
-/// `App\Foo->bar /srv/app/Foo.php:12`, innermost first.
-fn lines(recorder: &Recorder, stack: StackId) -> Vec<String> {
-    let line = |frame: Frame| match (frame.file, frame.line) {
-        (Some(file), Some(line)) => format!("{} {file}:{line}", frame.function),
-        (Some(file), None) => format!("{} {file}", frame.function),
-        (None, _) => frame.function,
-    };
-    frames_or_none(recorder, stack)
-        .into_iter()
-        .map(line)
-        .collect()
 }

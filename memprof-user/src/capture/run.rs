@@ -155,13 +155,18 @@ impl Run<'_> {
             .iter()
             .map(|version| format!("{}.{}.{}", version.major, version.minor, version.patch))
             .collect();
-        eprintln!(
-            "attached to {} workers (PHP {}) in {} mode; records go to {}",
-            self.workers.len(),
-            versions.join(", "),
-            self.options.mode.as_str(),
-            self.options.out.display(),
-        );
+        let mode = self.options.mode.as_str();
+        let out = self.options.out.display();
+        match self.workers.len() {
+            0 => eprintln!(
+                "attached in {mode} mode, to no worker yet: there is none, each is followed as it \
+                 comes; records go to {out}"
+            ),
+            count => eprintln!(
+                "attached to {count} workers (PHP {}) in {mode} mode; records go to {out}",
+                versions.join(", ")
+            ),
+        }
     }
 
     /// Before exact mode starts: what it will cost.
@@ -228,14 +233,10 @@ impl Run<'_> {
                     self.workers
                         .request_finished(finished.pid, finished.recorded);
                     self.requests_recorded += u64::from(finished.recorded);
-                    let pool = self
-                        .workers
-                        .pool(finished.pid)
-                        .unwrap_or_default()
-                        .to_owned();
+                    let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
-                    self.output.finished(&finished, &pool, &recorder)?;
+                    self.output.finished(&finished, worker, &recorder)?;
                 }
             }
         }

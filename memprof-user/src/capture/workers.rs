@@ -192,10 +192,10 @@ impl Workers {
         }
     }
 
-    /// The pool of a followed worker.
+    /// A followed worker.
     #[must_use]
-    pub fn pool(&self, pid: i32) -> Option<&str> {
-        self.followed.get(&pid)?.worker.pool.as_deref()
+    pub fn get(&self, pid: i32) -> Option<&Worker> {
+        Some(&self.followed.get(&pid)?.worker)
     }
 
     /// How many workers are followed.
