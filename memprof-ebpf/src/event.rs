@@ -214,7 +214,7 @@ pub struct GrowthEvent {
     pub address: u64,
     /// Its size, new size where it was resized, or [`crate::UNKNOWN`] for a freed huge block.
     pub bytes: u64,
-    /// The stack's id, or 0 where none was walked or none was there.
+    /// The stack's id, 0 where none was walked or none was there, or [`crate::UNKNOWN`].
     pub stack: u64,
 }
 

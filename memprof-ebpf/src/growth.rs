@@ -86,11 +86,11 @@ fn pages_taken(pid: u32, worker: &mut Worker, run: u64) {
     let chunk = run & !(CHUNK_SIZE - 1);
     let page = (run - chunk) / PAGE_SIZE;
     let entry = chunk + u64::from(worker.config.offsets.chunk_map) + page * 4;
-    let pages = match read::<u32>(worker, entry) {
-        Some(entry) => u64::from(entry & RUN_PAGES),
-        None => 0,
+    let bytes = match read::<u32>(worker, entry) {
+        Some(entry) => u64::from(entry & RUN_PAGES) * PAGE_SIZE,
+        None => UNKNOWN,
     };
-    grew(pid, worker, Change::PagesTaken, run, pages * PAGE_SIZE);
+    grew(pid, worker, Change::PagesTaken, run, bytes);
 }
 
 /// A run's new length is stored into the page map.

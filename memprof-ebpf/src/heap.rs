@@ -30,8 +30,8 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
         read(worker, heap + u64::from(offsets.heap_size)).unwrap_or([UNKNOWN; 2]);
     let [real_size, real_peak, limit]: [u64; 3] =
         read(worker, heap + u64::from(offsets.heap_real_size)).unwrap_or([UNKNOWN; 3]);
-    let [chunks, _peak_chunks, cached_chunks]: [u32; 3] =
-        read(worker, heap + u64::from(offsets.heap_chunks_count)).unwrap_or([0; 3]);
+    let counts: Option<[u32; 3]> = read(worker, heap + u64::from(offsets.heap_chunks_count));
+    let [chunks, _peak_chunks, cached_chunks] = counts.unwrap_or_default();
     CheckpointEvent {
         header: header(EventKind::Checkpoint, pid, worker),
         moment: moment as u32,
@@ -42,7 +42,12 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
         real_size,
         real_peak,
         limit,
-        used_pages: used_pages(worker),
+        // Without the number of chunks, the pages that they take for themselves are not known.
+        used_pages: if counts.is_some() {
+            used_pages(worker)
+        } else {
+            UNKNOWN
+        },
         huge_bytes: huge_bytes(worker),
         chunks,
         cached_chunks,

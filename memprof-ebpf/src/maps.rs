@@ -14,7 +14,7 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use memprof_ebpf::{ExactCount, ExactKey, Header, WATCHED_TAIL, Worker};
 
-/// The workers that the agent follows, by process id. The agent sets the size before loading.
+/// The workers that the agent follows, by process id.
 #[btf_map]
 pub static WORKERS: HashMap<u32, Worker, 1024> = HashMap::new();
 

@@ -1,8 +1,8 @@
 //! The walk over the PHP stack, and the id that tells one stack from another.
 
 use memprof_ebpf::{
-    MAX_FRAMES, MAX_GENERATORS, TYPE_CACHE, WINDOW_WORDS, WalkedFrame, Worker, frame_flags,
-    stack_flags,
+    MAX_FRAMES, MAX_GENERATORS, TYPE_CACHE, UNKNOWN, WINDOW_WORDS, WalkedFrame, Worker,
+    frame_flags, stack_flags,
 };
 
 use crate::{
@@ -30,8 +30,8 @@ const EXECUTOR_GLOBALS_BYTES: u64 = 4096;
 /// `zend_object.ce`, in every version.
 const OBJECT_CLASS: u64 = 16;
 
-/// Walks the stack, sends it if it is new, and returns its id: 0 where no PHP code runs, or where
-/// it could not be sent.
+/// Walks the stack, sends it if it is new, and returns its id: 0 where no PHP code runs,
+/// [`UNKNOWN`] where it could not be sent.
 #[inline(never)]
 pub fn identify(worker: &mut Worker, pid: u32) -> u64 {
     let (id, flags) = walk(worker, pid);
@@ -46,7 +46,7 @@ pub fn identify(worker: &mut Worker, pid: u32) -> u64 {
         let _ = SEEN.insert(id, 1, 0);
         return id;
     }
-    0
+    UNKNOWN
 }
 
 /// Where a walk stands.

@@ -97,3 +97,39 @@ fn a_request_that_hits_the_limit_says_so_and_fails_as_it_would_have() {
         assert!(held * 100 > limit * 90, "{bug}: {held}");
     }
 }
+
+#[test]
+fn a_pool_without_a_limit_is_recorded_too() {
+    for build in PhpBuild::ALL {
+        let name = format!("memprof-unlimited-{}", build.name);
+        let mut pool = Pool::new(&name);
+        pool.memory_limit = "-1".to_owned();
+        let settings = Settings {
+            pools: vec![pool],
+            ..Settings::default()
+        };
+        let fpm = Fpm::start(build, settings).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let folder = out.path().display().to_string();
+        let arguments = ["--pool", &name, "--mode", "aggressive", "--every", "--json"];
+        let memprof = Memprof::attach(&[&arguments[..], &["--out", &folder]].concat()).unwrap();
+        assert_eq!(fpm.get("memory.php?mb=8").unwrap().status, 200);
+        let finished = memprof.stop().unwrap();
+
+        let records = finished.records().unwrap();
+        let record = records
+            .iter()
+            .find(|record| record["record"] == "checkpoint")
+            .unwrap_or_else(|| panic!("{}: {}", build.name, finished.stderr));
+        assert!(
+            record["external"]["memory_limit_bytes"].is_null(),
+            "{record}"
+        );
+        // Far below the shares of 2 GiB that stand in for those of a limit.
+        assert!(record["external"]["above"].is_null(), "{record}");
+        assert_eq!(
+            records.last().unwrap()["context"]["errors"],
+            serde_json::json!([])
+        );
+    }
+}

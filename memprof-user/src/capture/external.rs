@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    options::Mode,
+    options::{Mode, finite},
     output::frames_or_none,
     recorder::{Finished, Recorder},
 };
@@ -28,6 +28,7 @@ pub struct External<'a> {
     /// it has ended.
     rss_bytes: Option<u64>,
     request: Asked<'a>,
+    /// `null` without a limit.
     memory_limit_bytes: Option<u64>,
     /// The highest threshold that the peak is above.
     above: Option<&'static str>,
@@ -110,7 +111,7 @@ impl<'a> External<'a> {
                 uri: &profile.info.uri,
                 script: &profile.info.script,
             },
-            memory_limit_bytes: profile.last().map(|last| last.limit),
+            memory_limit_bytes: profile.last().and_then(|last| finite(last.limit)),
             above,
             limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
             lost_events: profile.lost_events(),

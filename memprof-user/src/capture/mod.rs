@@ -26,7 +26,7 @@ mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Mode, Threshold};
+pub use options::{AttachOptions, Mode, Threshold, default_out};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

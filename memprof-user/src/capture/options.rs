@@ -65,7 +65,7 @@ impl Mode {
 pub enum Threshold {
     /// A number of bytes, whatever the worker's limit.
     Bytes(u64),
-    /// A share of the worker's own memory_limit, 0 to 1.
+    /// A share of the worker's own memory_limit, 0 to 1; of 2 GiB where it has none.
     ShareOfLimit(f64),
 }
 
@@ -75,7 +75,27 @@ impl Threshold {
     pub fn bytes(self, limit: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::ShareOfLimit(share) => (limit as f64 * share) as u64,
+            Self::ShareOfLimit(share) => {
+                let limit = finite(limit).unwrap_or(WITHOUT_LIMIT);
+                (limit as f64 * share) as u64
+            }
         }
     }
+}
+
+/// What shares are of where there is no memory_limit: the limit that the records' original had.
+const WITHOUT_LIMIT: u64 = 2 << 30;
+
+/// A heap's limit in bytes; `None` where memory_limit is -1, for which the heap holds PHP_INT_MAX or more.
+#[must_use]
+pub fn finite(limit: u64) -> Option<u64> {
+    (limit < i64::MAX as u64).then_some(limit)
+}
+
+/// Where the records of a pool or of processes go unless --out says otherwise; `None` where the name,
+/// which comes from outside, would lead elsewhere.
+#[must_use]
+pub fn default_out(name: &str) -> Option<PathBuf> {
+    let is_name = !name.starts_with('.') && !name.contains(['/', '\0']) && name.len() <= 200;
+    is_name.then(|| PathBuf::from("/var/log/memprof").join(name))
 }

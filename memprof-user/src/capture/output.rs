@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     external::External,
-    options::{AttachOptions, Mode},
+    options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 
 /// A request whose heap grew by more than this share of its limit is worth a record: 256 MiB of the
 /// original's 2 GiB.
-const GROWTH_SHARE: f64 = 0.125;
+const GROWTH: Threshold = Threshold::ShareOfLimit(0.125);
 /// Stands for the stack of what PHP does before the script runs and after it.
 pub const NO_PHP_CODE: &str = "[no PHP code]";
 /// Different paths that the profile tells apart; the rest are one.
@@ -112,7 +112,7 @@ impl Output {
             .real_peak
             .saturating_sub(start.map_or(0, |start| start.real_size));
         let is_high = last.real_peak > self.options.warning.bytes(last.limit);
-        let is_grown = grown as f64 > last.limit as f64 * GROWTH_SHARE;
+        let is_grown = grown > GROWTH.bytes(last.limit);
         let every = self.options.every && finished.recorded;
         if !(is_high || is_grown || every) {
             return Ok(());
@@ -236,19 +236,8 @@ impl Output {
         }
     }
 
-    /// Adds what allocation calls under a stack asked for (exact mode); no stack is one whose
-    /// description was lost.
-    pub fn add_exact(
-        &mut self,
-        recorder: &Recorder,
-        stack: Option<StackId>,
-        pid: u32,
-        count: ExactCount,
-    ) {
-        let frames = match stack {
-            Some(stack) => frames_or_none(recorder, stack),
-            None => vec![label_frame("[unknown stack]")],
-        };
+    /// Adds what allocation calls under a stack asked for (exact mode).
+    pub fn add_exact(&mut self, recorder: &Recorder, stack: StackId, pid: u32, count: ExactCount) {
         let amounts = Amounts {
             alloc_space: count.bytes,
             alloc_objects: count.calls,
@@ -256,7 +245,8 @@ impl Output {
         };
         let labels = [("pid", pid.to_string())];
         let labels = labels.each_ref().map(|(key, value)| (*key, value.as_str()));
-        self.profile.add(&frames, &labels, amounts);
+        self.profile
+            .add(&frames_or_none(recorder, stack), &labels, amounts);
     }
 
     /// Writes the profile and the summary, and tells the folder's files on the way out.

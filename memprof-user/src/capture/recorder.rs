@@ -12,7 +12,7 @@ use crate::{
 
 /// Ends of the paths of watched files, and what their include says.
 pub const WATCHED_FILES: [(&str, Label); 1] = [(
-    // Laravel 5 to 12: loaded right before the providers register.
+    // Seen on Laravel 8: loaded right before the providers register.
     "Illuminate/Foundation/Bootstrap/RegisterProviders.php",
     Label::BeforeProviders,
 )];
@@ -47,6 +47,8 @@ pub enum Step {
 pub struct Recorder {
     names: Names,
     stacks: Stacks,
+    /// Stands for a stack whose description was lost.
+    unknown_stack: StackId,
     running: HashMap<u32, Running>,
     steps: Vec<Step>,
     errors: BTreeMap<&'static str, u64>,
@@ -65,9 +67,16 @@ impl Recorder {
     /// stacks beyond the request that they were seen in.
     #[must_use]
     pub fn new(unix_offset: f64, keep_stacks: bool) -> Self {
+        let mut stacks = Stacks::default();
+        let unknown_stack = stacks.intern([Frame {
+            function: "[unknown stack]".to_owned(),
+            file: None,
+            line: None,
+        }]);
         Self {
             names: Names::new(keep_stacks),
-            stacks: Stacks::default(),
+            stacks,
+            unknown_stack,
             running: HashMap::new(),
             steps: Vec::new(),
             errors: BTreeMap::new(),
@@ -122,13 +131,6 @@ impl Recorder {
     pub fn innermost(&self, stack: StackId) -> Option<String> {
         let frame = self.stacks.frames(stack).next()?;
         Some(frame.function.clone())
-    }
-
-    /// The stack that the kernel side names: until the worker's next request starts, or, where stacks are
-    /// kept, always.
-    #[must_use]
-    pub fn stack(&self, pid: u32, id: u64) -> Option<StackId> {
-        self.names.stack(pid, id)
     }
 
     /// What went wrong so far, by cause.
@@ -252,18 +254,19 @@ impl Recorder {
             },
             (Change::PagesFreed | Change::HugeFreed, bytes) => HeapChange::Freed { address, bytes },
             (_, None) => {
-                self.count("huge blocks whose size could not be read");
+                self.count("page runs and huge blocks whose size could not be read");
                 return;
             }
         };
         running.profile.changed(change);
     }
 
-    /// A stack by the kernel side's id; one whose description was lost is no stack.
-    fn named(&mut self, pid: u32, id: u64) -> StackId {
+    /// The stack that the kernel side names: known until the worker's next request starts or, where
+    /// stacks are kept, always. One whose description was lost is counted.
+    pub fn named(&mut self, pid: u32, id: u64) -> StackId {
         self.names.stack(pid, id).unwrap_or_else(|| {
             self.count("stacks whose description was lost");
-            StackId::NONE
+            self.unknown_stack
         })
     }
 }
@@ -280,7 +283,8 @@ fn counters(event: &CheckpointEvent) -> Option<Counters> {
         peak: known(event.peak)?,
         real_size: known(event.real_size)?,
         real_peak: known(event.real_peak)?,
-        limit: known(event.limit)?,
+        // Read with real_size. Without a limit it is the highest number there is.
+        limit: event.limit,
         used_pages: known(event.used_pages),
         huge_bytes: known(event.huge_bytes),
         chunks: event.chunks,

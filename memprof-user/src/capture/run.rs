@@ -310,9 +310,9 @@ impl Run<'_> {
     }
 
     fn add_exact(&mut self) -> Result<(), AttachError> {
-        let recorder = self.recorder.borrow();
+        let mut recorder = self.recorder.borrow_mut();
         for (key, count) in self.engine.take_exact()? {
-            let stack = recorder.stack(key.pid, key.stack);
+            let stack = recorder.named(key.pid, key.stack);
             self.output.add_exact(&recorder, stack, key.pid, count);
         }
         Ok(())

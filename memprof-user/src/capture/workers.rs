@@ -107,6 +107,21 @@ impl Workers {
     /// # Errors
     /// It can't be read or is not understood, or the kernel refuses a probe.
     pub fn follow(&mut self, engine: &Engine, worker: &Worker) -> Result<(), FollowError> {
+        let followed = self.attach_to(engine, worker);
+        match followed {
+            Ok(followed) => {
+                self.followed.insert(worker.process.pid, followed);
+                Ok(())
+            }
+            Err(error) => {
+                // Else its request probes would go on, and nobody would take in what they send.
+                engine.forget(worker.process.pid);
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_to(&mut self, engine: &Engine, worker: &Worker) -> Result<Followed, FollowError> {
         let live = self.builds.live(worker.process)?;
         let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
@@ -127,8 +142,7 @@ impl Workers {
             followed.attach_growth(engine, self.mode)?;
             engine.arm_share(pid, self.sample_rate)?;
         }
-        self.followed.insert(pid, followed);
-        Ok(())
+        Ok(followed)
     }
 
     fn stays_armed(&self) -> bool {
@@ -267,18 +281,17 @@ impl Followed {
         let pid = Some(self.worker.process.pid);
         let path = self.path();
         let sites = self.sites(Program::Growth);
-        self.growth
-            .push(engine.attach(Program::Growth, &path, pid, &sites)?);
+        // All or none: what is attached in part goes where one fails.
+        let mut growth = vec![engine.attach(Program::Growth, &path, pid, &sites)?];
         if let Some(MappedSite { path, site, .. }) = &self.compile_file {
             let site = std::slice::from_ref(site);
-            self.growth
-                .push(engine.attach(Program::Include, path, pid, site)?);
+            growth.push(engine.attach(Program::Include, path, pid, site)?);
         }
         if mode == Mode::Exact {
             let sites = self.sites(Program::Exact);
-            self.growth
-                .push(engine.attach(Program::Exact, &path, pid, &sites)?);
+            growth.push(engine.attach(Program::Exact, &path, pid, &sites)?);
         }
+        self.growth = growth;
         Ok(())
     }
 }

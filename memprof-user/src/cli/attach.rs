@@ -171,13 +171,8 @@ fn default_out(target: &Target) -> Result<PathBuf, ExitError> {
             format!("pid-{}", pids.join("+"))
         }
     };
-    // A pool's name comes from outside: it must not name another folder.
-    if name.starts_with('.') || name.contains(['/', '\0']) || name.len() > 200 {
-        return Err(usage(
-            "no folder can be named after this pool; name one by --out DIR",
-        ));
-    }
-    Ok(PathBuf::from("/var/log/memprof").join(name))
+    crate::capture::default_out(&name)
+        .ok_or_else(|| usage("no folder can be named after this pool; name one by --out DIR"))
 }
 
 #[cfg(test)]

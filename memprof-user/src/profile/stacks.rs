@@ -15,7 +15,7 @@ const OTHER: &str = "[other stacks]";
 pub struct StackId(u32);
 
 impl StackId {
-    /// What could not be given to any stack: no PHP code ran, or its stack was lost.
+    /// No PHP code ran.
     pub const NONE: Self = Self(u32::MAX);
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::options::default_out;
 use crate::fpm::{self, Builds, FpmError, LiveError, Target, Worker};
 use crate::record::log::{LogError, LogFile, LogLine};
 use crate::record::store::{Store, StoreError};
@@ -90,7 +91,7 @@ pub fn dump(options: &DumpOptions) -> Result<Written, DumpError> {
     let worker = find(pid).map_err(|source| DumpError::Process { pid, source })?;
     let out = match &options.out {
         Some(out) => out.clone(),
-        None => default_out(&worker).ok_or(DumpError::NoFolder { pid })?,
+        None => default_folder(&worker).ok_or(DumpError::NoFolder { pid })?,
     };
     let unreadable = |source| DumpError::Php { pid, source };
     let live = Builds::default().live(worker.process).map_err(unreadable)?;
@@ -118,14 +119,12 @@ fn find(pid: i32) -> Result<Worker, FpmError> {
     found.pop().ok_or(FpmError::NoSuchProcess { pid })
 }
 
-fn default_out(worker: &Worker) -> Option<PathBuf> {
+fn default_folder(worker: &Worker) -> Option<PathBuf> {
     let name = match &worker.pool {
         Some(pool) => pool.clone(),
         None => format!("pid-{}", worker.process.pid),
     };
-    // A pool's name comes from outside: it must not name another folder.
-    let is_name = !name.starts_with('.') && !name.contains(['/', '\0']) && name.len() <= 200;
-    is_name.then(|| Path::new("/var/log/memprof").join(name))
+    default_out(&name)
 }
 
 fn log(path: &Path, dump: &crate::record::dump::Dump) -> Result<(), LogError> {
@@ -151,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_pool_cannot_lead_out_of_the_log_folder() {
-        let out = |pool| default_out(&worker(pool)).map(|path| path.display().to_string());
+        let out = |pool| default_folder(&worker(pool)).map(|path| path.display().to_string());
         assert_eq!(out(Some("www")).as_deref(), Some("/var/log/memprof/www"));
         assert_eq!(out(None).as_deref(), Some("/var/log/memprof/pid-7"));
         assert_eq!(out(Some("../../etc")), None);
