@@ -1,5 +1,9 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+#[cfg(feature = "ebpf")]
+mod application;
+#[cfg(feature = "ebpf")]
+mod calls;
 pub mod dump;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;

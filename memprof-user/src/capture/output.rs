@@ -12,6 +12,7 @@ use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
+    application,
     external::External,
     options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
@@ -127,10 +128,31 @@ impl Output {
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
+        if is_high || every {
+            self.write_application(profile, &external)?;
+        }
         if finished.recorded
             && let Some(record) = sample_record(profile)
         {
             self.write(&record, &external)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the request asked of its database and its models.
+    fn write_application(
+        &mut self,
+        profile: &RequestProfile,
+        external: &External<'_>,
+    ) -> Result<(), OutputError> {
+        for jump in application::jumps(profile) {
+            self.write(&jump, external)?;
+        }
+        if let Some(models) = application::models(profile) {
+            self.write(&models, external)?;
+        }
+        if let Some(scopes) = application::scopes(profile) {
+            self.write(&scopes, external)?;
         }
         Ok(())
     }

@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
+use memprof_ebpf::{
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN,
+};
 
-use super::{ebpf::Event, names::Names, uri::request_info};
+use super::{calls, ebpf::Event, names::Names, uri::request_info};
 use crate::{
+    framework::laravel,
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
 };
 
 /// Ends of the paths of watched files, and what their include says.
-pub const WATCHED_FILES: [(&str, Label); 1] = [(
-    // Seen on Laravel 8: loaded right before the providers register.
-    "Illuminate/Foundation/Bootstrap/RegisterProviders.php",
-    Label::BeforeProviders,
-)];
+pub const WATCHED_FILES: [(&str, Label); 1] = [(laravel::PROVIDERS_FILE, Label::BeforeProviders)];
 
 /// What is counted for a request that still ran when memprof detached, or whose last event was lost.
 const END_NOT_SEEN: &str = "requests whose end was not seen";
@@ -93,6 +92,8 @@ impl Recorder {
             Event::Checkpoint(event) => self.checkpoint(event),
             Event::Growth(event) => self.growth(event),
             Event::Function(event) => self.names.add_function(event),
+            Event::Class(event) => self.names.add_class(event),
+            Event::Call(event) => self.call(event),
             Event::Stack(head, frames) => {
                 self.names
                     .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
@@ -259,6 +260,19 @@ impl Recorder {
             }
         };
         running.profile.changed(change);
+    }
+
+    fn call(&mut self, event: &CallEvent) {
+        let pid = event.header.pid;
+        let stack = self.named(pid, event.stack);
+        let Some(running) = running(&mut self.running, pid, event.header.request) else {
+            self.count("events of a request whose start was not seen");
+            return;
+        };
+        let application = &mut running.profile.application;
+        if let Err(cause) = calls::enter(event, stack, &self.names, &self.stacks, application) {
+            self.count(cause);
+        }
     }
 
     /// The stack that the kernel side names: known until the worker's next request starts or, where

@@ -335,6 +335,10 @@ impl Run<'_> {
         if counts.unreadable > 0 {
             errors.insert("reads of worker memory".to_owned(), counts.unreadable);
         }
+        if counts.nested_calls > 0 {
+            let cause = "queries around another one, whose own end was not seen";
+            errors.insert(cause.to_owned(), counts.nested_calls);
+        }
         let mut lost = IndexMap::new();
         if counts.lost > 0 {
             lost.insert("the ring buffer was full".to_owned(), counts.lost);

@@ -89,6 +89,6 @@ fn offsets(process: &Process) -> Option<Offsets> {
         chunk_free_pages: layout.chunk.free_pages,
         chunk_map: heap.map,
         filename_is_string: u32::from(layout.file_handle.filename_is == FileName::ZendString),
-        reserved: 0,
+        class_properties_count: layout.class.properties_count,
     })
 }

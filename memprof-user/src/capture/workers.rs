@@ -9,6 +9,7 @@ use std::{
 use memprof_ebpf::WorkerState;
 
 use super::{
+    calls::{self, CallSites},
     ebpf::{Attached, Engine, EngineError, Program, program_of},
     options::{AttachOptions, Mode},
     sampler::Sampler,
@@ -38,6 +39,8 @@ pub struct Counts {
     pub uncounted: u64,
     /// Reads of worker memory that failed.
     pub unreadable: u64,
+    /// Watched PHP calls that ran inside another one.
+    pub nested_calls: u64,
     /// Requests started.
     pub requests: u64,
     /// Hits that were timed.
@@ -53,6 +56,7 @@ impl Counts {
         self.lost += state.lost;
         self.uncounted += state.uncounted;
         self.unreadable += state.unreadable;
+        self.nested_calls += state.nested_calls;
         self.requests += u64::from(state.request);
         self.timed_hits += state.timed_hits;
         self.timed_ns += state.timed_ns;
@@ -69,6 +73,8 @@ struct Followed {
     file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
+    /// The PHP functions that are watched, by the file that they are in.
+    calls: Vec<CallSites>,
     /// Growth probes, where they are attached now.
     growth: Vec<Attached>,
     /// Since when the worker waits for the request to record.
@@ -130,6 +136,7 @@ impl Workers {
             worker: worker.clone(),
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
+            calls: calls::sites(&live),
             live,
             growth: Vec::new(),
             armed: None,
@@ -286,6 +293,19 @@ impl Followed {
         if let Some(MappedSite { path, site, .. }) = &self.compile_file {
             let site = std::slice::from_ref(site);
             growth.push(engine.attach(Program::Include, path, pid, site)?);
+        }
+        if mode != Mode::Light {
+            for CallSites {
+                path,
+                begins,
+                returns,
+            } in &self.calls
+            {
+                growth.push(engine.attach(Program::Call, path, pid, begins)?);
+                if !returns.is_empty() {
+                    growth.push(engine.attach(Program::CallReturn, path, pid, returns)?);
+                }
+            }
         }
         if mode == Mode::Exact {
             let sites = self.sites(Program::Exact);

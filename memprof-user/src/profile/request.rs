@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::{HeapChange, Ledger, StackId};
+use super::{Application, HeapChange, Ledger, StackId};
 use crate::record::checkpoint::Label;
 
 /// Bytes of a page of the Zend heap.
@@ -90,6 +90,8 @@ pub struct RequestProfile {
     pub ledger: Option<Ledger>,
     /// Growth of `real_size` by stack, seen for every request.
     pub chunk_growth: IndexMap<StackId, ChunkGrowth>,
+    /// What was asked of database and models; empty where the request is not recorded in full.
+    pub application: Application,
     /// The memory limit was hit: bytes asked for, and the stack of the first time.
     pub limit_error: Option<(u64, StackId)>,
     /// What no probe saw, at the high-water mark; see [`RequestProfile::unattributed_bytes`].
@@ -109,6 +111,7 @@ impl RequestProfile {
             checkpoints: Vec::new(),
             ledger: recorded.then(Ledger::default),
             chunk_growth: IndexMap::new(),
+            application: Application::default(),
             limit_error: None,
             unattributed: None,
             last_gap: 0,
@@ -154,6 +157,7 @@ impl RequestProfile {
     /// The heap is about to be reset: its peaks are final.
     pub fn close(&mut self, counters: Counters) {
         self.observe(counters);
+        self.application.close();
         if let Some(ledger) = &mut self.ledger {
             ledger.close();
         }

@@ -46,7 +46,10 @@ const PHP_7_4: Layout = Layout {
         object_buckets: 840,
         opline_before_exception: 880,
     },
-    compiler: CompilerGlobals { class_table: 64 },
+    compiler: CompilerGlobals {
+        class_table: 64,
+        function_table: 56,
+    },
     sapi: SapiGlobals {
         server_context: 0,
         request_method: 8,
@@ -80,6 +83,7 @@ const PHP_7_4: Layout = Layout {
         function_name: 8,
         scope: 16,
         size: 24,
+        handler: 48,
     },
     op_array: OpArray {
         last: 60,
@@ -165,6 +169,10 @@ const PHP_7_4: Layout = Layout {
 const PHP_8_0: Layout = Layout {
     php: "8.0.10",
     minor: (8, 0),
+    function: Function {
+        handler: 56,
+        ..PHP_7_4.function
+    },
     op_array: OpArray {
         last: 68,
         opcodes: 72,
@@ -199,6 +207,10 @@ const PHP_8_1: Layout = Layout {
 const PHP_8_2: Layout = Layout {
     php: "8.2.20 and 8.2.32",
     minor: (8, 2),
+    function: Function {
+        handler: 72,
+        ..PHP_8_1.function
+    },
     op_array: OpArray {
         last: 80,
         opcodes: 88,
@@ -244,6 +256,10 @@ const PHP_8_3: Layout = Layout {
 const PHP_8_4: Layout = Layout {
     php: "8.4.14 and 8.4.24",
     minor: (8, 4),
+    function: Function {
+        handler: 88,
+        ..PHP_8_3.function
+    },
     executor: ExecutorGlobals {
         ini_directives: 832,
         object_buckets: 856,

@@ -88,6 +88,8 @@ pub struct CompilerGlobals {
     /// `class_table`, a pointer to a `HashTable`; the executor's is the same table, but null until
     /// the worker's first request.
     pub class_table: u32,
+    /// `function_table`, a pointer to a `HashTable`; its keys are in lower case.
+    pub function_table: u32,
 }
 
 /// `sapi_globals_struct`.
@@ -161,6 +163,8 @@ pub struct Function {
     pub scope: u32,
     /// Bytes to read to have all of the above.
     pub size: u32,
+    /// `zend_internal_function.handler`, a pointer to code; internal functions only.
+    pub handler: u32,
 }
 
 /// `zend_op_array`: a user function.

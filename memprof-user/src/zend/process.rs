@@ -228,6 +228,16 @@ impl Process {
             .loaded(self.addresses.executor, self.addresses.compiler)
     }
 
+    /// Where the code of a function written in C is in the process, or that of such a method of a class,
+    /// by their names in lower case; `None` where there is no such function, or it is written in PHP.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn handler(&self, class: Option<&str>, function: &str) -> Result<Option<u64>, ZendError> {
+        self.reader()
+            .handler(self.addresses.compiler, class, function)
+    }
+
     /// The paths of the included files, in the order of their first inclusion.
     ///
     /// # Errors

@@ -193,6 +193,7 @@ impl Engine {
                 let options = UprobeMultiOpts {
                     offsets: offsets.collect(),
                     cookies: cookies.collect(),
+                    retprobe: program.on_return(),
                     ..UprobeMultiOpts::default()
                 };
                 vec![
@@ -205,6 +206,7 @@ impl Engine {
                 .map(|(offset, cookie)| {
                     let options = UprobeOpts {
                         cookie,
+                        retprobe: program.on_return(),
                         ..UprobeOpts::default()
                     };
                     bpf.attach_uprobe_with_opts(pid_filter, path, offset, options)
