@@ -3,7 +3,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use memprof_ebpf::{
     Call, EventKind, MAX_FRAMES, MAX_SUBJECTS, MAX_VARIABLES, RunningCall, SQL_BYTES, Subject,
     UNKNOWN, Worker, cookie,
@@ -11,6 +10,7 @@ use memprof_ebpf::{
 
 use crate::{
     class::send_class,
+    heap::{now, real_size},
     maps::{header, send_bytes},
     read::{read, read_string},
     registers::Registers,
@@ -133,8 +133,7 @@ fn finish(pid: u32, worker: &mut Worker, call: Call) {
     worker.state.call.call = call as u32;
     worker.state.call.start = worker.state.running.start;
     worker.state.call.end = now();
-    let real_size = worker.config.heap + u64::from(worker.config.offsets.heap_real_size);
-    worker.state.call.real_size = read(worker, real_size).unwrap_or(UNKNOWN);
+    worker.state.call.real_size = real_size(worker);
     worker.state.call.stack = identify(worker, pid);
     let mut subjects = Subjects { worker, pid };
     repeat(MAX_SUBJECTS as u32, look_at, &mut subjects);
@@ -234,10 +233,4 @@ fn rows(worker: &mut Worker, zval: u64) -> u64 {
         return UNKNOWN;
     }
     read::<u32>(worker, array + ARRAY_COUNT).map_or(UNKNOWN, u64::from)
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
 }

@@ -222,6 +222,10 @@ pub struct GrowthEvent {
     pub bytes: u64,
     /// The stack's id, 0 where none was walked or none was there, or [`crate::UNKNOWN`].
     pub stack: u64,
+    /// CLOCK_MONOTONIC in ns; 0 where no stack was walked, as with the next.
+    pub time: u64,
+    /// `zend_mm_heap.real_size`, or [`crate::UNKNOWN`].
+    pub real_size: u64,
 }
 
 /// One frame of a [`StackEvent`].

@@ -27,7 +27,7 @@ pub const TYPE_CACHE: usize = 256;
 /// One hit in so many is timed.
 pub const TIMED_EVERY: u64 = 64;
 
-/// Bytes at the end of an included file's path by which a watched file is recognised.
+/// Bytes at the end of an included file's path by which a watched file is recognised, at most.
 pub const WATCHED_TAIL: usize = 24;
 
 /// Names of functions and classes are read up to this many bytes.

@@ -73,6 +73,8 @@ pub struct WorkerConfig {
     /// Memory whose content outlives a request: opcache's shared memory, the C heap.
     /// What lies elsewhere may be another function in the next request.
     pub lasting: [Range; 2],
+    /// For each length that the end of a watched file's path has, the bit of that number.
+    pub watched_lengths: u64,
     /// Where the fields are.
     pub offsets: Offsets,
 }

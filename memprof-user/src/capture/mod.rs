@@ -26,11 +26,13 @@ mod sampler;
 #[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
+mod watch;
+#[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Mode, Threshold, default_out};
+pub use options::{AttachOptions, CheckpointAt, Mode, OwnCheckpoint, Threshold, default_out};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

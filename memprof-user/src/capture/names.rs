@@ -115,7 +115,7 @@ impl Names {
         flags: u32,
         frames: &[StackFrame],
         stacks: &mut Stacks,
-    ) {
+    ) -> StackId {
         let raw: Vec<RawFrame> = frames.iter().map(|frame| self.raw(pid, frame)).collect();
         let cut = (flags & stack_flags::CUT != 0).then(|| Frame {
             function: CUT.to_owned(),
@@ -125,6 +125,7 @@ impl Names {
         let stack = stacks.intern(own_lines(&raw).into_iter().chain(cut));
         let passing = flags & stack_flags::PASSING != 0;
         self.table(pid, passing).stacks.insert(id, stack);
+        stack
     }
 
     /// The stack that an event names; `None` where its description was lost.

@@ -108,7 +108,7 @@ impl Output {
         let Some(last) = profile.last() else {
             return Ok(());
         };
-        let start = profile.at(Label::RequestStart).map(|seen| seen.counters);
+        let start = profile.at(&Label::RequestStart).map(|seen| seen.counters);
         let grown = last
             .real_peak
             .saturating_sub(start.map_or(0, |start| start.real_size));
@@ -314,7 +314,7 @@ pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
 fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
     let info = &profile.info;
     let measurements = profile.checkpoints.iter().map(|seen| Measurement {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         timestamp: seen.time,
@@ -329,8 +329,8 @@ fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
 
 /// `None` where the request's start or end was not seen.
 fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
-    let start = profile.at(Label::RequestStart)?;
-    let end = profile.at(Label::RequestEnd)?;
+    let start = profile.at(&Label::RequestStart)?;
+    let end = profile.at(&Label::RequestEnd)?;
     let heap = HeapSpan {
         start_bytes: start.counters.real_size,
         end_bytes: end.counters.real_size,

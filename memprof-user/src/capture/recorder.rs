@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{
-    CallEvent, Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN,
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, StackFrame, UNKNOWN,
 };
 
-use super::{calls, ebpf::Event, names::Names, uri::request_info};
+use super::{
+    calls,
+    ebpf::{Event, StackHead},
+    names::Names,
+    uri::request_info,
+    watch::Watch,
+};
 use crate::{
-    framework::laravel,
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
 };
-
-/// Ends of the paths of watched files, and what their include says.
-pub const WATCHED_FILES: [(&str, Label); 1] = [(laravel::PROVIDERS_FILE, Label::BeforeProviders)];
 
 /// What is counted for a request that still ran when memprof detached, or whose last event was lost.
 const END_NOT_SEEN: &str = "requests whose end was not seen";
@@ -48,6 +50,9 @@ pub struct Recorder {
     stacks: Stacks,
     /// Stands for a stack whose description was lost.
     unknown_stack: StackId,
+    watch: Watch,
+    /// The stacks whose first growth is a checkpoint.
+    marks: HashMap<StackId, Vec<Label>>,
     running: HashMap<u32, Running>,
     steps: Vec<Step>,
     errors: BTreeMap<&'static str, u64>,
@@ -65,7 +70,7 @@ impl Recorder {
     /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
     /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(unix_offset: f64, keep_stacks: bool) -> Self {
+    pub fn new(unix_offset: f64, keep_stacks: bool, watch: Watch) -> Self {
         let mut stacks = Stacks::default();
         let unknown_stack = stacks.intern([Frame {
             function: "[unknown stack]".to_owned(),
@@ -76,6 +81,8 @@ impl Recorder {
             names: Names::new(keep_stacks),
             stacks,
             unknown_stack,
+            watch,
+            marks: HashMap::new(),
             running: HashMap::new(),
             steps: Vec::new(),
             errors: BTreeMap::new(),
@@ -94,10 +101,7 @@ impl Recorder {
             Event::Function(event) => self.names.add_function(event),
             Event::Class(event) => self.names.add_class(event),
             Event::Call(event) => self.call(event),
-            Event::Stack(head, frames) => {
-                self.names
-                    .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
-            }
+            Event::Stack(head, frames) => self.add_stack(head, frames),
         }
     }
 
@@ -206,11 +210,16 @@ impl Recorder {
             Moment::SendHeaders => profile.checkpoint(Label::ResponseReady, counters, time),
             Moment::RequestEnd => profile.checkpoint(Label::RequestEnd, counters, time),
             Moment::Include => {
-                if let Some((_, label)) = WATCHED_FILES.get(event.label as usize) {
-                    profile.checkpoint(*label, counters, time);
+                if let Some(label) = self.watch.file(event.label) {
+                    profile.checkpoint(label.clone(), counters, time);
                 }
             }
-            Moment::ChunkTaken => profile.chunk_taken(stack, counters),
+            Moment::ChunkTaken => {
+                for label in self.marks.get(&stack).into_iter().flatten() {
+                    profile.checkpoint(label.clone(), counters, time);
+                }
+                profile.chunk_taken(stack, counters);
+            }
             Moment::LimitError => profile.limit_hit(stack, counters, event.tried),
             Moment::HeapReset => {
                 profile.close(counters);
@@ -260,6 +269,22 @@ impl Recorder {
             }
         };
         running.profile.changed(change);
+        if event.real_size != UNKNOWN {
+            for label in self.marks.get(&stack).into_iter().flatten() {
+                let time = event.time as f64 / 1e9 + self.unix_offset;
+                running.profile.first_growth(label, event.real_size, time);
+            }
+        }
+    }
+
+    fn add_stack(&mut self, head: StackHead, frames: &[StackFrame]) {
+        let stack =
+            self.names
+                .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
+        let labels = self.watch.functions(self.stacks.frames(stack));
+        if !labels.is_empty() {
+            self.marks.insert(stack, labels);
+        }
     }
 
     fn call(&mut self, event: &CallEvent) {

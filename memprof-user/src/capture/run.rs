@@ -22,7 +22,8 @@ use super::{
     highlights::Highlights,
     options::{AttachOptions, Mode},
     output::{Output, OutputError},
-    recorder::{Recorder, Step, WATCHED_FILES},
+    recorder::{Recorder, Step},
+    watch::Watch,
     workers::{Counts, FollowError, Workers},
 };
 use crate::{
@@ -81,9 +82,13 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let stop = stop_flag()?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
+    let watch = Watch::new(&options.checkpoints);
+    let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
+    let watched_lengths = watch.tail_lengths();
     let recorder = Rc::new(RefCell::new(Recorder::new(
         unix_offset(),
         options.mode == Mode::Exact,
+        watch,
     )));
     let engine = Engine::load(
         attach_kind(options),
@@ -93,13 +98,13 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     )?;
     // Only now: a run that is not permitted leaves no folder behind.
     let output = Output::open(options, started)?;
-    for (label, (tail, _)) in WATCHED_FILES.iter().enumerate() {
-        engine.watch(tail, label as u32)?;
+    for (number, tail) in (0..).zip(&tails) {
+        engine.watch(tail, number)?;
     }
     let trap_ns = trap_ns(&engine)?;
     let mut run = Run {
         options,
-        workers: Workers::new(options, started.as_nanosecond() as u64),
+        workers: Workers::new(options, watched_lengths, started.as_nanosecond() as u64),
         engine,
         recorder,
         output,

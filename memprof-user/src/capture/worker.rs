@@ -31,6 +31,7 @@ pub fn config(live: &LivePhp, master: i32) -> Result<WorkerConfig, LiveError> {
         generator_class: pointer("zend_ce_generator")?,
         identity: identity(live, master, &lasting),
         lasting,
+        watched_lengths: 0,
         offsets: offsets(&live.zend).ok_or_else(|| unreadable(ZendError::CustomHeap))?,
     })
 }

@@ -85,6 +85,8 @@ struct Followed {
 pub struct Workers {
     mode: Mode,
     sample_rate: f64,
+    /// As [`Watch::tail_lengths`](super::watch::Watch::tail_lengths) has them.
+    watched_lengths: u64,
     sampler: Sampler,
     builds: Builds,
     /// The request probes of each executable, which sit in every process that maps it.
@@ -96,10 +98,11 @@ pub struct Workers {
 impl Workers {
     /// None so far.
     #[must_use]
-    pub fn new(options: &AttachOptions, seed: u64) -> Self {
+    pub fn new(options: &AttachOptions, watched_lengths: u64, seed: u64) -> Self {
         Self {
             mode: options.mode,
             sample_rate: options.sample_rate,
+            watched_lengths,
             sampler: Sampler::new(options.sample_rate, seed),
             builds: Builds::default(),
             request: HashMap::new(),
@@ -131,7 +134,9 @@ impl Workers {
         let live = self.builds.live(worker.process)?;
         let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
-        engine.follow(pid, config(&live, worker.parent)?)?;
+        let mut known = config(&live, worker.parent)?;
+        known.watched_lengths = self.watched_lengths;
+        engine.follow(pid, known)?;
         let mut followed = Followed {
             worker: worker.clone(),
             file: (executable.device, executable.inode),

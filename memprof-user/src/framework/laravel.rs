@@ -8,6 +8,10 @@ use crate::record::frame::Frame;
 /// The end of the path of the file that is loaded right before the service providers register.
 pub const PROVIDERS_FILE: &str = "Illuminate/Foundation/Bootstrap/RegisterProviders.php";
 
+/// The function that registers them.
+pub const PROVIDERS_FUNCTION: &str =
+    "Illuminate\\Foundation\\Bootstrap\\RegisterProviders::bootstrap";
+
 /// What happened to a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModelEvent {

@@ -58,7 +58,7 @@ impl Counters {
 }
 
 /// A named moment of a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// Its name.
     pub label: Label,
@@ -130,6 +130,27 @@ impl RequestProfile {
         self.checkpoints.push(Checkpoint {
             label,
             counters,
+            time,
+            ledger_bytes: self.ledger.as_ref().map(Ledger::held_bytes),
+        });
+    }
+
+    /// The heap grew within a function whose first growth is a checkpoint: what is known then is
+    /// real_size, in bytes.
+    pub fn first_growth(&mut self, label: &Label, real_size: u64, time: f64) {
+        let Some(last) = self.last else { return };
+        if self.at(label).is_some() {
+            return;
+        }
+        self.checkpoints.push(Checkpoint {
+            label: label.clone(),
+            counters: Counters {
+                real_size,
+                real_peak: last.real_peak.max(real_size),
+                used_pages: None,
+                huge_bytes: None,
+                ..last
+            },
             time,
             ledger_bytes: self.ledger.as_ref().map(Ledger::held_bytes),
         });
@@ -227,8 +248,8 @@ impl RequestProfile {
 
     /// The checkpoint with this label.
     #[must_use]
-    pub fn at(&self, label: Label) -> Option<&Checkpoint> {
-        self.checkpoints.iter().find(|seen| seen.label == label)
+    pub fn at(&self, label: &Label) -> Option<&Checkpoint> {
+        self.checkpoints.iter().find(|seen| seen.label == *label)
     }
 }
 
