@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use memprof_ebpf::{Call, CallEvent, UNKNOWN};
+use procfs::sys::kernel::Version;
 
 use super::names::Names;
 use crate::{
@@ -39,6 +40,20 @@ pub struct CallSites {
     pub begins: Vec<ProbeSite>,
     /// Those of them whose return is watched as well.
     pub returns: Vec<ProbeSite>,
+}
+
+/// Linux 6.11 made the return of a probed function a system call, which a seccomp filter answers with
+/// the death of the process; 6.14 lets it pass.
+const RETURNS_ARE_FILTERED: std::ops::Range<(u8, u8)> = (6, 11)..(6, 14);
+
+/// Whether probes on returns could kill a process.
+pub fn returns_could_kill(pid: i32) -> bool {
+    let Ok(kernel) = Version::current() else {
+        return true;
+    };
+    let status = procfs::process::Process::new(pid).and_then(|process| process.status());
+    let is_filtered = status.map_or(true, |status| status.seccomp != Some(0));
+    is_filtered && RETURNS_ARE_FILTERED.contains(&(kernel.major, kernel.minor))
 }
 
 /// Where the watched functions of a worker are. What it does not have is left out.

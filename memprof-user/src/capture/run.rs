@@ -344,6 +344,11 @@ impl Run<'_> {
             let cause = "queries around another one, whose own end was not seen";
             errors.insert(cause.to_owned(), counts.nested_calls);
         }
+        if self.workers.without_calls() > 0 {
+            let cause = "workers whose queries and models are not seen: they run under a seccomp filter, \
+                         which Linux 6.11 to 6.13 would have kill them";
+            errors.insert(cause.to_owned(), self.workers.without_calls());
+        }
         let mut lost = IndexMap::new();
         if counts.lost > 0 {
             lost.insert("the ring buffer was full".to_owned(), counts.lost);

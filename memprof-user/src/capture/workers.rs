@@ -92,6 +92,8 @@ pub struct Workers {
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Attached>,
     followed: BTreeMap<i32, Followed>,
+    /// Workers whose PHP functions are not watched, because that could kill them.
+    without_calls: u64,
     ended: Counts,
 }
 
@@ -107,6 +109,7 @@ impl Workers {
             builds: Builds::default(),
             request: HashMap::new(),
             followed: BTreeMap::new(),
+            without_calls: 0,
             ended: Counts::default(),
         }
     }
@@ -141,7 +144,7 @@ impl Workers {
             worker: worker.clone(),
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
-            calls: calls::sites(&live),
+            calls: self.call_sites(&live),
             live,
             growth: Vec::new(),
             armed: None,
@@ -155,6 +158,18 @@ impl Workers {
             engine.arm_share(pid, self.sample_rate)?;
         }
         Ok(followed)
+    }
+
+    /// The PHP functions to watch; none where watching could kill the worker.
+    fn call_sites(&mut self, live: &LivePhp) -> Vec<CallSites> {
+        if self.mode == Mode::Light {
+            return Vec::new();
+        }
+        if calls::returns_could_kill(live.process.pid) {
+            self.without_calls += 1;
+            return Vec::new();
+        }
+        calls::sites(live)
     }
 
     fn stays_armed(&self) -> bool {
@@ -243,6 +258,13 @@ impl Workers {
         versions
     }
 
+    /// Workers whose queries and models are not seen: they run under a seccomp filter on a kernel that
+    /// would kill them for it.
+    #[must_use]
+    pub fn without_calls(&self) -> u64 {
+        self.without_calls
+    }
+
     /// What the kernel side counted so far.
     #[must_use]
     pub fn counts(&self, engine: &Engine) -> Counts {
@@ -299,17 +321,15 @@ impl Followed {
             let site = std::slice::from_ref(site);
             growth.push(engine.attach(Program::Include, path, pid, site)?);
         }
-        if mode != Mode::Light {
-            for CallSites {
-                path,
-                begins,
-                returns,
-            } in &self.calls
-            {
-                growth.push(engine.attach(Program::Call, path, pid, begins)?);
-                if !returns.is_empty() {
-                    growth.push(engine.attach(Program::CallReturn, path, pid, returns)?);
-                }
+        for CallSites {
+            path,
+            begins,
+            returns,
+        } in &self.calls
+        {
+            growth.push(engine.attach(Program::Call, path, pid, begins)?);
+            if !returns.is_empty() {
+                growth.push(engine.attach(Program::CallReturn, path, pid, returns)?);
             }
         }
         if mode == Mode::Exact {
