@@ -49,7 +49,7 @@ pub(super) struct Bucket {
     /// The value's first word: a pointer for everything read here.
     pub(super) value: u64,
     hash: u64,
-    key: u64,
+    pub(super) key: u64,
 }
 
 /// Reads PHP's values through a layout.

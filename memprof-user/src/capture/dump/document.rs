@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::holders::{HoldersView, ObjectStoreView};
 use super::reading::Reading;
 use crate::fpm::{LivePhp, ProcessId, Worker};
 use crate::record::dump::{self, CONTEXT_FORCED, Cache, Classes, Dump, Memory, Objects, Resources};
@@ -44,6 +45,8 @@ struct External<'a> {
     not_stopped: Option<&'a str>,
     stack: Option<StackView>,
     objects: Option<ObjectsView<'a>>,
+    object_store: Option<ObjectStoreView>,
+    holders: Option<HoldersView<'a>>,
     session: Option<SessionView<'a>>,
     /// What could not be read, and why.
     left_out: &'a [String],
@@ -148,6 +151,8 @@ pub(super) fn compose(reading: &Reading, worker: &Worker, live: &LivePhp) -> (Du
                 .map(class_view)
                 .collect(),
         }),
+        object_store: reading.objects.as_ref().map(ObjectStoreView::of),
+        holders: reading.holders.as_ref().map(HoldersView::of),
         session: reading.session.as_ref().map(session_view),
         left_out: &left_out,
     };

@@ -1,6 +1,7 @@
 //! A dump of one live process, on demand: hold it, read it, let it go, then write.
 
 mod document;
+mod holders;
 mod reading;
 
 use std::path::{Path, PathBuf};

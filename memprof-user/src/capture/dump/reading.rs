@@ -8,8 +8,8 @@ use crate::capture::freeze::Frozen;
 use crate::fpm::LivePhp;
 use crate::zend::memory::ProcessMemory;
 use crate::zend::{
-    CachedMemory, Heap, HeapCounters, LiveObjects, Loaded, Process, Request, Session, StackEnds,
-    ZendError,
+    CachedMemory, Heap, HeapCounters, Holders, LiveObjects, Loaded, Process, Request, Session,
+    StackEnds, ZendError,
 };
 
 /// Frames kept of each end of a stack.
@@ -32,6 +32,8 @@ pub(super) struct Reading {
     pub(super) loaded: Option<Loaded>,
     pub(super) included_files: Option<Vec<String>>,
     pub(super) objects: Option<LiveObjects>,
+    /// `None` also for an idle worker.
+    pub(super) holders: Option<Holders>,
     /// `None` also where none was started.
     pub(super) session: Option<Session>,
     /// `None` also where it is not Laravel.
@@ -75,6 +77,7 @@ fn read_within(live: &LivePhp, deadline: Option<Instant>) -> Result<Reading, Zen
     let included_files = left_out.or_none("the included files", zend.included_files());
     let objects = left_out.or_none("the objects", zend.objects());
     let (session, cache_driver) = read_application(&zend, objects.as_ref(), &mut left_out);
+    let holders = read_holders(live, &zend, deadline, &mut left_out);
     Ok(Reading {
         time,
         stopped: None,
@@ -86,11 +89,26 @@ fn read_within(live: &LivePhp, deadline: Option<Instant>) -> Result<Reading, Zen
         loaded,
         included_files,
         objects,
+        holders,
         session,
         cache_driver,
         rss_bytes: left_out.or_none("the resident memory", live.process.rss_bytes()),
         left_out: left_out.0,
     })
+}
+
+/// What holds how much, in the time that is left.
+fn read_holders(
+    live: &LivePhp,
+    zend: &Process,
+    deadline: Option<Instant>,
+    left_out: &mut LeftOut,
+) -> Option<Holders> {
+    let memory = ProcessMemory::new(live.process.pid);
+    let holders = zend.holders(&memory, deadline);
+    let holders = left_out.or_none("the biggest holders", holders).flatten()?;
+    left_out.0.extend_from_slice(&holders.left_out);
+    Some(holders)
 }
 
 /// The session and the cache's driver, for which the application's objects must be known.
