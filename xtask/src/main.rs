@@ -1,7 +1,9 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
+mod apt;
 mod bench;
 mod build;
+mod cross;
 mod demo;
 mod php;
 mod run;
@@ -13,6 +15,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use memprof_tests::PhpBuild;
+
+use crate::build::Target;
+use crate::setup::{Goal, setup};
 
 /// memprof's chores.
 #[derive(Parser)]
@@ -30,8 +35,12 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
-    /// Build the BPF object and target/release/memprof
-    Build,
+    /// Build the BPF object and memprof: target/release/memprof, or release/memprof in the folder of --target
+    Build {
+        /// For a processor other than this machine's
+        #[arg(long, value_parser = [cross::TRIPLE])]
+        target: Option<String>,
+    },
     /// Show memprof at work on a php-fpm of its own that serves a Laravel application
     Demo,
     /// Measure what memprof costs a Laravel page, beside a bpftrace count on every _emalloc*
@@ -62,17 +71,22 @@ fn main() -> ExitCode {
 
 fn run_verb(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Setup { check } => setup::setup(check),
-        Verb::Build => {
-            setup::setup(false)?;
-            build::build().map(drop)
+        Verb::Setup { check } => setup(Goal::Arm64, check),
+        Verb::Build { target } => {
+            let target = Target::named(target.as_deref());
+            let goal = match target {
+                Target::Native => Goal::Native,
+                Target::Arm64 => Goal::Arm64,
+            };
+            setup(goal, false)?;
+            build::build(target).map(drop)
         }
         Verb::Demo => demo::demo(),
         Verb::Bench { requests } => bench::bench(requests),
         Verb::Test => test::test(),
         Verb::Php { names } => {
             let wanted = match names.as_slice() {
-                [] => PhpBuild::ALL.iter().chain(PhpBuild::DECODED).collect(),
+                [] => PhpBuild::usual().collect(),
                 names => names
                     .iter()
                     .map(|name| PhpBuild::named(name))
