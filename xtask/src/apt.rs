@@ -173,6 +173,20 @@ Acquire::Retries "3";
             .iter()
             .try_for_each(|archive| unpack(archive, folder))
     }
+
+    /// The first package that this one depends on: of a metapackage, the one it stands for.
+    ///
+    /// # Errors
+    /// When there is no such package, or it depends on none.
+    pub fn dependency(&self, package: &str) -> Result<String> {
+        let listing = output(self.command("apt-cache").args(["depends", package]))?;
+        let first = listing
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "));
+        first
+            .map(str::to_owned)
+            .with_context(|| format!("{package} depends on nothing:\n{listing}"))
+    }
 }
 
 impl Drop for PrivateApt {

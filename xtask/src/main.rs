@@ -1,6 +1,7 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
 mod apt;
+mod arm64;
 mod bench;
 mod build;
 mod cross;
@@ -50,7 +51,17 @@ enum Verb {
         requests: usize,
     },
     /// Run every check and every test, as CI does
-    Test,
+    Test {
+        /// Only the integration tests on arm64, in a virtual machine
+        #[arg(long)]
+        arm64: bool,
+        /// Only on this kernel, as 6.12
+        #[arg(long, requires = "arm64")]
+        kernel: Option<String>,
+        /// Only these of the tests, as growth
+        #[arg(requires = "arm64")]
+        names: Vec<String>,
+    },
     /// Fetch the PHP builds of the tests into target/php (nothing is installed), those for arm64 for decoding only
     Php {
         /// Names, as bookworm-8.2 or arm64-trixie-8.4; all builds where none is given
@@ -83,7 +94,8 @@ fn run_verb(verb: Verb) -> Result<()> {
         }
         Verb::Demo => demo::demo(),
         Verb::Bench { requests } => bench::bench(requests),
-        Verb::Test => test::test(),
+        Verb::Test { arm64: false, .. } => test::test(),
+        Verb::Test { kernel, names, .. } => arm64::test(kernel.as_deref(), &names),
         Verb::Php { names } => {
             let wanted = match names.as_slice() {
                 [] => PhpBuild::usual().collect(),
