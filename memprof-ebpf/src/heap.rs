@@ -71,8 +71,15 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
 }
 
 /// Pages in use over all chunks, or [`UNKNOWN`].
+///
+/// A global function (see [`crate::stack::identify`]).
 #[inline(never)]
-fn used_pages(worker: &mut Worker) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn used_pages(worker: *mut Worker) -> u64 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let main: Option<u64> = read(
         worker,
         worker.config.heap + u64::from(worker.config.offsets.heap_huge_list) + 8,
@@ -117,8 +124,15 @@ extern "C" fn count_chunk(_turn: u64, count: *mut PageCount) -> i64 {
 }
 
 /// Bytes in huge blocks, or [`UNKNOWN`].
+///
+/// A global function (see [`crate::stack::identify`]).
 #[inline(never)]
-fn huge_bytes(worker: &mut Worker) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn huge_bytes(worker: *mut Worker) -> u64 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let list = worker.config.heap + u64::from(worker.config.offsets.heap_huge_list);
     let Some(node) = read::<u64>(worker, list) else {
         return UNKNOWN;

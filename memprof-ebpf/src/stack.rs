@@ -32,8 +32,17 @@ pub const OBJECT_CLASS: u64 = 16;
 
 /// Walks the stack, sends it if it is new, and returns its id: 0 where no PHP code runs,
 /// [`UNKNOWN`] where it could not be sent.
+///
+/// A global function, one with external linkage, is verified once for itself and not again at each call: without
+/// that the programs need most of the million steps that the verifier of kernel 6.1 takes. Its arguments may be
+/// anything then, so it has to look for null.
 #[inline(never)]
-pub fn identify(worker: &mut Worker, pid: u32) -> u64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn identify(worker: *mut Worker, pid: u32) -> u64 {
+    // SAFETY: the callers pass the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let (id, flags) = walk(worker, pid);
     if worker.state.depth == 0 {
         return 0;
