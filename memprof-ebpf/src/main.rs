@@ -7,6 +7,7 @@
 #![no_main]
 
 mod exact;
+mod freeze;
 mod growth;
 mod heap;
 mod id;

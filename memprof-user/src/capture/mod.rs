@@ -2,12 +2,16 @@
 
 pub mod dump;
 #[cfg(feature = "ebpf")]
+mod dumps;
+#[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
 mod external;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
+#[cfg(feature = "ebpf")]
+mod hold;
 #[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
@@ -20,13 +24,16 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod snapshot;
+mod tracee;
+#[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Mode, Threshold, default_out};
+pub use options::{AttachOptions, DumpPolicy, Mode, Threshold, default_out};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

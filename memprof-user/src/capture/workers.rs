@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use memprof_ebpf::WorkerState;
+use memprof_ebpf::{HoldConfig, WorkerState};
 
 use super::{
     ebpf::{Attached, Engine, EngineError, Program, program_of},
@@ -65,7 +66,7 @@ type FileId = (u64, u64);
 /// One followed worker.
 struct Followed {
     worker: Worker,
-    live: LivePhp,
+    live: Arc<LivePhp>,
     file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
@@ -81,6 +82,7 @@ pub struct Workers {
     sample_rate: f64,
     sampler: Sampler,
     builds: Builds,
+    hold: HoldConfig,
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Attached>,
     followed: BTreeMap<i32, Followed>,
@@ -96,6 +98,7 @@ impl Workers {
             sample_rate: options.sample_rate,
             sampler: Sampler::new(options.sample_rate, seed),
             builds: Builds::default(),
+            hold: options.hold_config(),
             request: HashMap::new(),
             followed: BTreeMap::new(),
             ended: Counts::default(),
@@ -125,12 +128,12 @@ impl Workers {
         let live = self.builds.live(worker.process)?;
         let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
-        engine.follow(pid, config(&live, worker.parent)?)?;
+        engine.follow(pid, config(&live, worker.parent, self.hold)?)?;
         let mut followed = Followed {
             worker: worker.clone(),
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
-            live,
+            live: Arc::new(live),
             growth: Vec::new(),
             armed: None,
         };
@@ -210,6 +213,12 @@ impl Workers {
     #[must_use]
     pub fn get(&self, pid: i32) -> Option<&Worker> {
         Some(&self.followed.get(&pid)?.worker)
+    }
+
+    /// The memory of a followed worker.
+    #[must_use]
+    pub fn live(&self, pid: i32) -> Option<&Arc<LivePhp>> {
+        Some(&self.followed.get(&pid)?.live)
     }
 
     /// How many workers are followed.
