@@ -115,6 +115,8 @@ pub enum Moment {
     LimitError = 6,
     /// Memory for a chunk or a huge block is about to be mapped; the counters are those before.
     ChunkTaken = 7,
+    /// The heap is above the critical level, for the first time in the request.
+    Critical = 8,
 }
 
 impl Moment {
@@ -129,6 +131,7 @@ impl Moment {
             5 => Self::HeapReset,
             6 => Self::LimitError,
             7 => Self::ChunkTaken,
+            8 => Self::Critical,
             _ => return None,
         })
     }
@@ -142,7 +145,8 @@ pub struct CheckpointEvent {
     pub header: Header,
     /// [`Moment`]
     pub moment: u32,
-    /// For [`Moment::Include`]: which watched file.
+    /// For [`Moment::Include`]: which watched file. For [`Moment::LimitError`] and
+    /// [`Moment::Critical`]: whether the worker stops, as a number of [`crate::Hold`].
     pub label: u32,
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,

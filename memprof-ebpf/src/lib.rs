@@ -7,9 +7,11 @@
 
 pub mod cookie;
 mod event;
+mod hold;
 mod worker;
 
 pub use event::*;
+pub use hold::*;
 pub use worker::*;
 
 /// Frames recorded of a stack, counted from the innermost; what lies further out is marked as cut.

@@ -9,6 +9,7 @@
 mod call;
 mod class;
 mod exact;
+mod freeze;
 mod growth;
 mod heap;
 mod id;

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    CallEvent, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TYPE_CACHE, WINDOW_WORDS,
+    CallEvent, HoldConfig, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TYPE_CACHE,
+    WINDOW_WORDS,
 };
 
 /// `[start, end)` in the worker's address space.
@@ -77,6 +78,8 @@ pub struct WorkerConfig {
     pub watched_lengths: u64,
     /// Where the fields are.
     pub offsets: Offsets,
+    /// When the worker is held still.
+    pub hold: HoldConfig,
 }
 
 /// What the kernel side keeps of one worker between hits.
@@ -110,6 +113,20 @@ pub struct WorkerState {
     pub timed_hits: u64,
     /// Nanoseconds that these spent in the programs; the trap itself is not in it.
     pub timed_ns: u64,
+    /// 1 from when the agent is asked to hold the worker until the request is over.
+    pub hold_asked: u32,
+    /// 1 once the memory limit was hit in this request.
+    pub limit_hit: u32,
+    /// 1 once the heap was above the critical level in this request.
+    pub critical_seen: u32,
+    /// Why the worker was last stopped: [`crate::StopReason`].
+    pub stop_reason: u32,
+    /// Times that it was stopped.
+    pub stops: u64,
+    /// When the last stop began, the wait for it included: CLOCK_MONOTONIC in ns.
+    pub stop_time: u64,
+    /// Nanoseconds spent in waiting for the agent to hold the worker.
+    pub waited_ns: u64,
     /// The last stack walked, innermost first.
     pub frames: [WalkedFrame; MAX_FRAMES],
     /// Frames of a `yield from` chain that wait for their turn, outermost first.

@@ -6,12 +6,16 @@ mod application;
 mod calls;
 pub mod dump;
 #[cfg(feature = "ebpf")]
+mod dumps;
+#[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
 mod external;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
+#[cfg(feature = "ebpf")]
+mod hold;
 #[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
@@ -24,6 +28,9 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod snapshot;
+mod tracee;
+#[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
 mod watch;
@@ -32,7 +39,9 @@ mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, CheckpointAt, Mode, OwnCheckpoint, Threshold, default_out};
+pub use options::{
+    AttachOptions, CheckpointAt, DumpPolicy, Mode, OwnCheckpoint, Threshold, default_out,
+};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

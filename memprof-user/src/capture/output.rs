@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     record::{
         Record,
         checkpoint::{CheckpointRecord, Label, Measurement},
+        dump::Dump,
         event::Event,
         frame::Frame,
         log::{LogError, LogFile, LogLine},
@@ -157,8 +159,19 @@ impl Output {
         Ok(())
     }
 
+    /// Writes a dump of the worker with that process id; where.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_dump(&self, dump: &Dump, pid: i32) -> Result<PathBuf, StoreError> {
+        self.store.write_dump(dump, pid.unsigned_abs())
+    }
+
     /// Writes one record to the log and, where asked for, to standard output.
-    fn write<R: Record>(
+    ///
+    /// # Errors
+    /// Standard output is closed. A log that can't be written is counted, and the run goes on.
+    pub fn write<R: Record>(
         &mut self,
         record: &R,
         external: &impl Serialize,

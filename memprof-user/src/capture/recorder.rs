@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{
-    CallEvent, Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, StackFrame, UNKNOWN,
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent,
+    StackFrame, StopReason, UNKNOWN,
 };
 
 use super::{
     calls,
     ebpf::{Event, StackHead},
     names::Names,
+    snapshot::{Snapshot, so_far},
     uri::request_info,
     watch::Watch,
 };
@@ -40,6 +42,8 @@ pub enum Step {
         /// The worker.
         pid: i32,
     },
+    /// A worker came to a moment that is worth a dump.
+    AtMoment(Box<Snapshot>),
     /// A request is over.
     Finished(Box<Finished>),
 }
@@ -200,6 +204,10 @@ impl Recorder {
         };
         let stack = self.named(pid, event.stack);
         let time = event.time as f64 / 1e9 + self.unix_offset;
+        if let Some(reason) = worth_a_dump(moment) {
+            let snapshot = self.snapshot(event, reason, stack, counters);
+            self.steps.extend(snapshot.map(Step::AtMoment));
+        }
         let Some(running) = running(&mut self.running, pid, event.header.request) else {
             self.count("events of a request whose start was not seen");
             return;
@@ -221,11 +229,42 @@ impl Recorder {
                 profile.chunk_taken(stack, counters);
             }
             Moment::LimitError => profile.limit_hit(stack, counters, event.tried),
+            Moment::Critical => {}
             Moment::HeapReset => {
                 profile.close(counters);
                 self.finish(pid);
             }
         }
+    }
+
+    /// `None` where the request came to this moment before: it is told once.
+    fn snapshot(
+        &self,
+        event: &CheckpointEvent,
+        reason: StopReason,
+        stack: StackId,
+        counters: Counters,
+    ) -> Option<Box<Snapshot>> {
+        let Header { pid, request, .. } = event.header;
+        let running = self.running.get(&pid);
+        let profile = running
+            .filter(|running| running.number == request)
+            .map(|running| &running.profile);
+        let is_limit = reason == StopReason::LimitError;
+        if is_limit && profile.is_some_and(|profile| profile.limit_error.is_some()) {
+            return None;
+        }
+        Some(Box::new(Snapshot {
+            pid: pid.cast_signed(),
+            request,
+            reason,
+            hold: Hold::from_number(event.label),
+            tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
+            counters,
+            stack: self.frames(stack),
+            info: profile.map(|profile| profile.info.clone()),
+            so_far: profile.map(|profile| so_far(profile, counters, self)),
+        }))
     }
 
     fn finish(&mut self, pid: u32) {
@@ -307,6 +346,14 @@ impl Recorder {
             self.count("stacks whose description was lost");
             self.unknown_stack
         })
+    }
+}
+
+fn worth_a_dump(moment: Moment) -> Option<StopReason> {
+    match moment {
+        Moment::LimitError => Some(StopReason::LimitError),
+        Moment::Critical => Some(StopReason::Critical),
+        _ => None,
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use memprof_ebpf::WorkerState;
+use memprof_ebpf::{HoldConfig, WorkerState};
 
 use super::{
     calls::{self, CallSites},
@@ -69,7 +70,7 @@ type FileId = (u64, u64);
 /// One followed worker.
 struct Followed {
     worker: Worker,
-    live: LivePhp,
+    live: Arc<LivePhp>,
     file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
@@ -89,6 +90,7 @@ pub struct Workers {
     watched_lengths: u64,
     sampler: Sampler,
     builds: Builds,
+    hold: HoldConfig,
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Attached>,
     followed: BTreeMap<i32, Followed>,
@@ -107,6 +109,7 @@ impl Workers {
             watched_lengths,
             sampler: Sampler::new(options.sample_rate, seed),
             builds: Builds::default(),
+            hold: options.hold_config(),
             request: HashMap::new(),
             followed: BTreeMap::new(),
             without_calls: 0,
@@ -137,7 +140,7 @@ impl Workers {
         let live = self.builds.live(worker.process)?;
         let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
-        let mut known = config(&live, worker.parent)?;
+        let mut known = config(&live, worker.parent, self.hold)?;
         known.watched_lengths = self.watched_lengths;
         engine.follow(pid, known)?;
         let mut followed = Followed {
@@ -145,7 +148,7 @@ impl Workers {
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
             calls: self.call_sites(&live),
-            live,
+            live: Arc::new(live),
             growth: Vec::new(),
             armed: None,
         };
@@ -237,6 +240,12 @@ impl Workers {
     #[must_use]
     pub fn get(&self, pid: i32) -> Option<&Worker> {
         Some(&self.followed.get(&pid)?.worker)
+    }
+
+    /// The memory of a followed worker.
+    #[must_use]
+    pub fn live(&self, pid: i32) -> Option<&Arc<LivePhp>> {
+        Some(&self.followed.get(&pid)?.live)
     }
 
     /// How many workers are followed.

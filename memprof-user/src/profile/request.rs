@@ -193,16 +193,9 @@ impl RequestProfile {
             growth.bytes += counters.real_size.saturating_sub(before);
         }
         self.last = Some(counters);
-        let start = self
-            .checkpoints
-            .first()
-            .map_or(counters, |first| first.counters);
-        let (Some(used), Some(used_at_start), Some(ledger)) =
-            (counters.used_bytes(), start.used_bytes(), &self.ledger)
-        else {
+        let (Some(gap), Some(ledger)) = (self.gap(counters), &self.ledger) else {
             return;
         };
-        let gap = signed(used) - signed(used_at_start) - ledger.held_bytes();
         if ledger.peak_bytes() != self.peak_at_last_gap {
             // The peak lies between two looks: what was missing then is not more than at one of them.
             let larger = if gap.abs() >= self.last_gap.abs() {
@@ -214,6 +207,18 @@ impl RequestProfile {
         }
         self.last_gap = gap;
         self.peak_at_last_gap = ledger.peak_bytes();
+    }
+
+    /// Bytes in use with these counters, and not at the request's start, that no probe saw being
+    /// taken. `None` as for [`RequestProfile::unattributed_bytes`].
+    #[must_use]
+    pub fn gap(&self, counters: Counters) -> Option<i64> {
+        let start = self
+            .checkpoints
+            .first()
+            .map_or(counters, |first| first.counters);
+        let held = self.ledger.as_ref()?.held_bytes();
+        Some(signed(counters.used_bytes()?) - signed(start.used_bytes()?) - held)
     }
 
     /// Bytes in use at the high-water mark that no probe saw being taken: what the heap counts

@@ -8,7 +8,7 @@ use super::ZendError;
 use super::fingerprint::Machine;
 use super::graph::{Graph, Holders, Region};
 use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
-use super::laravel;
+use super::laravel::{self, UserId};
 use super::layout::Layout;
 use super::memory::{Memory, ProcessMemory, at};
 use super::objects::{self, LiveObjects};
@@ -313,6 +313,22 @@ impl Process {
             globals: &self.globals,
         };
         graph.holders(source, deadline).map(Some)
+    }
+
+    /// The id of the user whom Laravel knows, if one of the `objects` is its session guard and has loaded one.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn user_id(&self, objects: &LiveObjects) -> Result<Option<UserId>, ZendError> {
+        Ok(laravel::user_id(self.reader(), objects)?)
+    }
+
+    /// The ini setting memory_limit as it is written: `128M`.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn memory_limit_setting(&self) -> Result<Option<String>, ZendError> {
+        self.reader().ini(self.addresses.executor, "memory_limit")
     }
 
     fn walk(&self, most_frames: usize) -> Walk<'_> {

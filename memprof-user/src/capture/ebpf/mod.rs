@@ -3,6 +3,7 @@
 mod calibrate;
 mod cookies;
 mod event;
+mod holds;
 
 use std::{
     cell::RefCell,
@@ -22,11 +23,15 @@ use memprof_ebpf::{
 pub use calibrate::trap_ns;
 pub use cookies::{Program, cookie_of, program_of};
 pub use event::{Event, StackHead};
+pub use holds::HoldMaps;
 
 use crate::binary::ProbeSite;
 
 /// The BPF object for this machine.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Room for some 2,700 orders; each is taken as it comes.
+const HOLD_ORDERS_BYTES: u32 = 64 << 10;
 
 /// What went wrong between memprof and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +123,7 @@ impl Engine {
             let entries = match map.name().to_str() {
                 Some("EVENTS") => ring_bytes,
                 Some("EXACT") if !exact => 1,
+                Some("HOLD_ORDERS") => HOLD_ORDERS_BYTES,
                 _ => continue,
             };
             map.set_max_entries(entries).map_err(EngineError::Load)?;
@@ -268,9 +274,7 @@ impl Engine {
     /// What the programs count in a worker; `None` if it is not followed.
     #[must_use]
     pub fn state(&self, pid: i32) -> Option<Box<WorkerState>> {
-        let bytes = self.workers.lookup(&key(pid), MapFlags::ANY).ok()??;
-        let worker: Worker = bytemuck::try_pod_read_unaligned(&bytes).ok()?;
-        Some(Box::new(worker.state))
+        holds::state(&self.workers, pid)
     }
 
     /// Has a file's include make a checkpoint: `tail` is the end of its path, [`WATCHED_TAIL`] bytes
