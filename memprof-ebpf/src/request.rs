@@ -99,6 +99,7 @@ fn start(pid: u32, worker: &mut Worker) {
     worker.state.limit_hit = 0;
     worker.state.critical_seen = 0;
     worker.state.recorded = u32::from(armed(pid));
+    freeze::hold_for_end(worker, pid);
     send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
 }
@@ -127,6 +128,9 @@ fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
         // When the heap is reset PHP has already let go of what a dump would tell.
         if moment != Moment::HeapReset {
             critical(pid, worker, &mut event);
+        }
+        if moment == Moment::RequestEnd {
+            freeze::stop_at_end(worker, pid, &event);
         }
     }
 }

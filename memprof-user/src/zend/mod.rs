@@ -32,7 +32,6 @@ pub use cached::CachedMemory;
 pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
 pub use graph::{Holder, Holders, Sum};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
-pub use laravel::UserId;
 pub use objects::{ClassObjects, LiveObjects};
 pub use process::{Addresses, Process};
 pub use prove::Proof;

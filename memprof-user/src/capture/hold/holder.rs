@@ -6,9 +6,12 @@ use memprof_ebpf::{Hold, HoldOrder, StopReason};
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Outcome, Shared, Target, lock};
+use super::{Facts, Outcome, Shared, Target, lock};
 use crate::capture::dump::{Held, Reading, Taken};
 use crate::capture::tracee::{Stop, Tracee};
+
+/// A request that ended well is stopped for this part of the longest stop at most.
+const PART_AT_END: u32 = 5;
 
 /// One worker that is traced.
 pub(super) struct Holder<'a> {
@@ -108,12 +111,24 @@ impl<'a> Holder<'a> {
         let since = Duration::from_nanos(state.stop_time);
         match StopReason::from_number(state.stop_reason) {
             Some(StopReason::RequestOver) => Some(Next::LetGo),
+            Some(StopReason::RequestEnd) => {
+                self.at_end(state.request, since);
+                Some(Next::GoOn(0))
+            }
             Some(reason) => {
                 self.at_moment(tracee, reason, state.request, since);
                 None
             }
             None => Some(Next::GoOn(0)),
         }
+    }
+
+    /// Reads what the request's records tell of its end.
+    fn at_end(&self, request: u32, since: Duration) {
+        let most = self.shared.max_stop / PART_AT_END;
+        let deadline = Instant::now() + most.saturating_sub(elapsed(since));
+        let facts = Facts::of(&self.target.live, deadline);
+        lock(&self.shared.facts).insert(self.pid(), (request, facts));
     }
 
     /// Reads the worker, lets it go on, and hands on what was read.

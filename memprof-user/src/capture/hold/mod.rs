@@ -4,6 +4,7 @@
 //! because ptrace belongs to a thread and a worker that dies must not wait until another is read.
 
 mod budget;
+mod facts;
 mod holder;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use super::ebpf::{EngineError, HoldMaps};
 use super::options::DumpPolicy;
 use crate::fpm::{LivePhp, Worker};
 use budget::Budget;
+pub use facts::Facts;
 use holder::Holder;
 
 /// How often the watching thread looks whether it is to end.
@@ -55,6 +57,8 @@ struct Shared {
     held: Mutex<HashSet<i32>>,
     budget: Mutex<Budget>,
     outcomes: Mutex<Sender<Outcome>>,
+    /// By worker: the request, and what was read at its end.
+    facts: Mutex<HashMap<i32, (u32, Facts)>>,
     ends: AtomicBool,
 }
 
@@ -79,6 +83,7 @@ impl Holders {
             held: Mutex::default(),
             budget: Mutex::new(Budget::new(policy.per_minute)),
             outcomes: Mutex::new(sender),
+            facts: Mutex::default(),
             ends: AtomicBool::new(false),
         });
         let watched = Arc::clone(&shared);
@@ -101,7 +106,14 @@ impl Holders {
     /// The worker has ended.
     pub fn forget(&self, pid: i32) {
         lock(&self.shared.targets).remove(&pid);
+        lock(&self.shared.facts).remove(&pid);
         self.shared.maps.take_back(pid);
+    }
+
+    /// What was read at the end of a request. It is there before any event that follows that end.
+    pub fn facts(&self, pid: i32, request: u32) -> Option<Facts> {
+        let (of, facts) = lock(&self.shared.facts).remove(&pid)?;
+        (of == request).then_some(facts)
     }
 
     /// What became of the stops since the last call.
