@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{
-    Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent, StopReason, UNKNOWN,
+    Change, CheckpointEvent, GrowthEvent, Header, Moment, RequestEvent, StopReason, UNKNOWN,
 };
 
 use super::{
@@ -253,7 +253,6 @@ impl Recorder {
             pid: pid.cast_signed(),
             request,
             reason,
-            hold: Hold::from_number(event.label),
             tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
             counters,
             stack: self.frames(stack),

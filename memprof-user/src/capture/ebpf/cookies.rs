@@ -15,6 +15,8 @@ pub enum Program {
     Include,
     /// Every allocation call.
     Exact,
+    /// The memory-limit error, beside [`Program::Request`].
+    Hold,
 }
 
 impl Program {
@@ -26,6 +28,7 @@ impl Program {
             Self::Growth => "growth",
             Self::Include => "include",
             Self::Exact => "exact",
+            Self::Hold => "hold",
         }
     }
 }

@@ -132,6 +132,7 @@ impl<'a> Holder<'a> {
             target: self.target.clone(),
             request,
             reason,
+            time: Instant::now(),
             result: result.map(|reading| Taken::new(reading, stopped, self.target.live.process)),
         });
         if is_begun {
