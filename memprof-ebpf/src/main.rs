@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 
+mod call;
+mod class;
 mod exact;
 mod freeze;
 mod growth;

@@ -30,7 +30,8 @@ pub static HELD: HashMap<u32, u32, 1024> = HashMap::new();
 #[btf_map]
 pub static SEEN: LruHashMap<u64, u32, 65536> = LruHashMap::new();
 
-/// Ends of the paths of the files whose include is a checkpoint, and the checkpoint's number.
+/// Ends of the paths of the files whose include is a checkpoint, zeros in front of the shorter, and the
+/// checkpoint's number.
 #[btf_map]
 pub static WATCHED_FILES: HashMap<[u8; WATCHED_TAIL], u32, 64> = HashMap::new();
 

@@ -112,7 +112,7 @@ impl<'a> External<'a> {
 /// The checkpoints so far.
 pub(super) fn checkpoint_lines(profile: &RequestProfile) -> Vec<CheckpointLine> {
     let line = |seen: &Checkpoint| CheckpointLine {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         used_bytes: seen.counters.used_bytes(),

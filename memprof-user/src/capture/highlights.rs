@@ -71,7 +71,7 @@ impl Highlights {
             None if self.requests.len() >= MOST_PATHS => return,
             _ => {}
         }
-        let start = profile.at(Label::RequestStart);
+        let start = profile.at(&Label::RequestStart);
         let highlight = Highlight {
             peak_bytes,
             start_bytes: start.map(|start| start.counters.real_size),

@@ -1,5 +1,9 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+#[cfg(feature = "ebpf")]
+mod application;
+#[cfg(feature = "ebpf")]
+mod calls;
 pub mod dump;
 #[cfg(feature = "ebpf")]
 mod dumps;
@@ -29,11 +33,15 @@ mod tracee;
 #[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
+mod watch;
+#[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, DumpPolicy, Mode, Threshold, default_out};
+pub use options::{
+    AttachOptions, CheckpointAt, DumpPolicy, Mode, OwnCheckpoint, Threshold, default_out,
+};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

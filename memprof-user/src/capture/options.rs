@@ -30,6 +30,8 @@ pub struct AttachOptions {
     pub warning: Threshold,
     /// A request whose peak is above this was in danger.
     pub critical: Threshold,
+    /// Checkpoints of the operator's own.
+    pub checkpoints: Vec<OwnCheckpoint>,
     /// The channel in log lines: `production.WARNING`.
     pub app_env: String,
     /// The size of the kernel's ring buffer in bytes.
@@ -75,6 +77,24 @@ pub struct DumpPolicy {
     pub max_stop: Duration,
     /// So many dumps in a minute at most.
     pub per_minute: u32,
+}
+
+/// A checkpoint that the operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCheckpoint {
+    /// Its name in the records.
+    pub label: String,
+    /// When it is made.
+    pub at: CheckpointAt,
+}
+
+/// What makes a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointAt {
+    /// A file whose path ends so is loaded: `app/Providers/AppServiceProvider.php`.
+    File(String),
+    /// The heap first grows within this function: `App\Foo::bar`, or `f`.
+    Function(String),
 }
 
 /// How much is recorded, at what cost.

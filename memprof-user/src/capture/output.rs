@@ -13,6 +13,7 @@ use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
+    application,
     external::External,
     options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
@@ -109,7 +110,7 @@ impl Output {
         let Some(last) = profile.last() else {
             return Ok(());
         };
-        let start = profile.at(Label::RequestStart).map(|seen| seen.counters);
+        let start = profile.at(&Label::RequestStart).map(|seen| seen.counters);
         let grown = last
             .real_peak
             .saturating_sub(start.map_or(0, |start| start.real_size));
@@ -129,10 +130,31 @@ impl Output {
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
+        if is_high || every {
+            self.write_application(profile, &external)?;
+        }
         if finished.recorded
             && let Some(record) = sample_record(profile)
         {
             self.write(&record, &external)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the request asked of its database and its models.
+    fn write_application(
+        &mut self,
+        profile: &RequestProfile,
+        external: &External<'_>,
+    ) -> Result<(), OutputError> {
+        for jump in application::jumps(profile) {
+            self.write(&jump, external)?;
+        }
+        if let Some(models) = application::models(profile) {
+            self.write(&models, external)?;
+        }
+        if let Some(scopes) = application::scopes(profile) {
+            self.write(&scopes, external)?;
         }
         Ok(())
     }
@@ -305,7 +327,7 @@ pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
 fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
     let info = &profile.info;
     let measurements = profile.checkpoints.iter().map(|seen| Measurement {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         timestamp: seen.time,
@@ -320,8 +342,8 @@ fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
 
 /// `None` where the request's start or end was not seen.
 fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
-    let start = profile.at(Label::RequestStart)?;
-    let end = profile.at(Label::RequestEnd)?;
+    let start = profile.at(&Label::RequestStart)?;
+    let end = profile.at(&Label::RequestEnd)?;
     let heap = HeapSpan {
         start_bytes: start.counters.real_size,
         end_bytes: end.counters.real_size,

@@ -23,7 +23,8 @@ use super::{
     highlights::Highlights,
     options::{AttachOptions, Mode},
     output::{Output, OutputError},
-    recorder::{Recorder, Step, WATCHED_FILES},
+    recorder::{Recorder, Step},
+    watch::Watch,
     workers::{Counts, FollowError, Workers},
 };
 use crate::{
@@ -85,9 +86,13 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let stop = stop_flag()?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
+    let watch = Watch::new(&options.checkpoints);
+    let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
+    let watched_lengths = watch.tail_lengths();
     let recorder = Rc::new(RefCell::new(Recorder::new(
         unix_offset(),
         options.mode == Mode::Exact,
+        watch,
     )));
     let engine = Engine::load(
         attach_kind(options),
@@ -97,15 +102,15 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     )?;
     // Only now: a run that is not permitted leaves no folder behind.
     let output = Output::open(options, started)?;
-    for (label, (tail, _)) in WATCHED_FILES.iter().enumerate() {
-        engine.watch(tail, label as u32)?;
+    for (number, tail) in (0..).zip(&tails) {
+        engine.watch(tail, number)?;
     }
     let trap_ns = trap_ns(&engine)?;
     let mut run = Run {
         options,
         dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
             .map_err(AttachError::Threads)?,
-        workers: Workers::new(options, started.as_nanosecond() as u64),
+        workers: Workers::new(options, watched_lengths, started.as_nanosecond() as u64),
         engine,
         recorder,
         output,
@@ -376,6 +381,15 @@ impl Run<'_> {
         }
         if counts.unreadable > 0 {
             errors.insert("reads of worker memory".to_owned(), counts.unreadable);
+        }
+        if counts.nested_calls > 0 {
+            let cause = "queries around another one, whose own end was not seen";
+            errors.insert(cause.to_owned(), counts.nested_calls);
+        }
+        if self.workers.without_calls() > 0 {
+            let cause = "workers whose queries and models are not seen: they run under a seccomp filter, \
+                         which Linux 6.11 to 6.13 would have kill them";
+            errors.insert(cause.to_owned(), self.workers.without_calls());
         }
         let mut lost = IndexMap::new();
         if counts.lost > 0 {

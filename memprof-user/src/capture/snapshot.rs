@@ -36,9 +36,10 @@ pub struct Snapshot {
 /// What is known of a request that still runs.
 pub fn so_far(profile: &RequestProfile, counters: Counters, recorder: &Recorder) -> SoFar {
     SoFar {
-        started: profile.at(Label::RequestStart).map(|start| start.time),
+        started: profile.at(&Label::RequestStart).map(|start| start.time),
         checkpoints: checkpoint_lines(profile),
         growth: growth(profile, counters, recorder),
+        queries: (profile.ledger.is_some()).then(|| profile.application.last_queries().to_vec()),
     }
 }
 

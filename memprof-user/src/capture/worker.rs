@@ -31,6 +31,7 @@ pub fn config(live: &LivePhp, master: i32, hold: HoldConfig) -> Result<WorkerCon
         generator_class: pointer("zend_ce_generator")?,
         identity: identity(live, master, &lasting),
         lasting,
+        watched_lengths: 0,
         offsets: offsets(&live.zend).ok_or_else(|| unreadable(ZendError::CustomHeap))?,
         hold,
     })
@@ -90,6 +91,6 @@ fn offsets(process: &Process) -> Option<Offsets> {
         chunk_free_pages: layout.chunk.free_pages,
         chunk_map: heap.map,
         filename_is_string: u32::from(layout.file_handle.filename_is == FileName::ZendString),
-        reserved: 0,
+        class_properties_count: layout.class.properties_count,
     })
 }

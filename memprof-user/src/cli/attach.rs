@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::exit::{Exit, ExitError};
 use super::target::TargetArgs;
 use super::values;
-use crate::capture::{AttachOptions, DumpPolicy, Mode, Threshold};
+use crate::capture::{AttachOptions, DumpPolicy, Mode, OwnCheckpoint, Threshold};
 use crate::fpm::Target;
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
@@ -48,6 +48,10 @@ pub(super) struct AttachArgs {
     /// share of the worker's memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "87.5%")]
     critical: Threshold,
+    /// A checkpoint of your own, when a file is loaded or the heap first grows in a function:
+    /// 'boot=app/Providers/AppServiceProvider.php', 'scope=App\Scopes\CompanyScope::apply'
+    #[arg(long, value_name = "LABEL=FILE|FUNCTION", value_parser = values::checkpoint)]
+    checkpoint: Vec<OwnCheckpoint>,
     /// The channel in log lines
     #[arg(long, value_name = "NAME", value_parser = values::channel, default_value = "production")]
     app_env: String,
@@ -126,6 +130,7 @@ impl AttachArgs {
             every: self.every,
             warning: self.warning,
             critical: self.critical,
+            checkpoints: self.checkpoint,
             app_env: self.app_env,
             ring_size_bytes: self.ring_size,
             single_uprobes: self.single_uprobes,

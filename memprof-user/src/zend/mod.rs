@@ -6,6 +6,7 @@ mod builds;
 mod cached;
 mod fingerprint;
 pub mod frame;
+mod graph;
 mod heap;
 mod laravel;
 pub mod layout;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 pub use cached::CachedMemory;
 pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
+pub use graph::{Holder, Holders, Sum};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
 pub use laravel::UserId;
 pub use objects::{ClassObjects, LiveObjects};

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::holders::{HoldersView, ObjectStoreView};
 use super::occasion::{CheckpointLine, GrowthSoFar, Occasion};
 use super::reading::{Held, Reading, Taken};
 use crate::fpm::{LivePhp, Worker};
+use crate::profile::Query;
 use crate::record::frame::Frame;
 use crate::record::session::SessionKey;
 use crate::record::units::MemoryLimit;
@@ -51,7 +53,11 @@ pub(super) struct External<'a> {
     /// `null` where growth was not recorded.
     growth: Option<&'a GrowthSoFar>,
     objects: Option<ObjectsView<'a>>,
+    object_store: Option<ObjectStoreView>,
+    holders: Option<HoldersView<'a>>,
     session: Option<SessionView<'a>>,
+    /// Those run last, the newest last; `null` where queries were not recorded.
+    queries: Option<Vec<QueryView<'a>>>,
     /// What could not be read, and why.
     left_out: &'a [String],
 }
@@ -131,6 +137,16 @@ struct SessionView<'a> {
 }
 
 #[derive(Serialize)]
+struct QueryView<'a> {
+    /// With `?` for every literal.
+    sql: &'a str,
+    running: bool,
+    ms: f64,
+    /// `null` where they were not fetched at once.
+    rows: Option<u64>,
+}
+
+#[derive(Serialize)]
 struct UnknownValue<'a> {
     key: &'a SessionKey,
     reason: &'a str,
@@ -177,10 +193,36 @@ impl<'a> External<'a> {
             checkpoints: so_far.map(|so_far| so_far.checkpoints.as_slice()),
             growth: so_far.and_then(|so_far| so_far.growth.as_ref()),
             objects: reading.objects.as_ref().map(objects_view),
+            object_store: reading.objects.as_ref().map(ObjectStoreView::of),
+            holders: reading.holders.as_ref().map(HoldersView::of),
             session: reading.session.as_ref().map(session_view),
+            queries: so_far
+                .and_then(|so_far| so_far.queries.as_ref())
+                .map(|queries| queries_view(queries, reading)),
             left_out,
         }
     }
+}
+
+/// The last query still runs where a database's function is the innermost of the stack.
+fn queries_view<'a>(queries: &'a [Query], reading: &Reading) -> Vec<QueryView<'a>> {
+    let innermost = reading.stack.as_ref().and_then(|stack| {
+        let frames = own_lines(&stack.innermost);
+        frames.into_iter().next().map(|frame| frame.function)
+    });
+    let in_database = innermost.is_some_and(|function| {
+        let of = |prefix: &&str| function.starts_with(*prefix);
+        ["PDO", "mysqli", "pg_", "SQLite3"].iter().any(of)
+    });
+    let view = |(index, query): (usize, &'a Query)| QueryView {
+        sql: &query.sql,
+        running: in_database && index + 1 == queries.len(),
+        ms: milliseconds(Duration::from_nanos(
+            query.end_ns.saturating_sub(query.start_ns),
+        )),
+        rows: query.rows,
+    };
+    queries.iter().enumerate().map(view).collect()
 }
 
 fn running_ms(started: f64, reading: &Reading) -> f64 {

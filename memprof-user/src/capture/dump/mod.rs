@@ -2,6 +2,7 @@
 
 mod document;
 mod external;
+mod holders;
 mod occasion;
 mod reading;
 

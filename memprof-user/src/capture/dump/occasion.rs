@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::profile::Query;
 use crate::record::checkpoint::Label;
 use crate::record::dump::CONTEXT_FORCED;
 
@@ -35,6 +36,8 @@ pub(in crate::capture) struct SoFar {
     pub(in crate::capture) checkpoints: Vec<CheckpointLine>,
     /// `None` where the request is not recorded in full.
     pub(in crate::capture) growth: Option<GrowthSoFar>,
+    /// The queries run last; `None` where queries are not recorded.
+    pub(in crate::capture) queries: Option<Vec<Query>>,
 }
 
 /// The heap at a checkpoint, to the byte.

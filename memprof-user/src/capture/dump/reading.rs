@@ -8,8 +8,8 @@ use crate::capture::freeze::Frozen;
 use crate::fpm::{LivePhp, ProcessId};
 use crate::zend::memory::ProcessMemory;
 use crate::zend::{
-    CachedMemory, Heap, HeapCounters, LiveObjects, Loaded, Process, Request, Session, StackEnds,
-    UserId, ZendError,
+    CachedMemory, Heap, HeapCounters, Holders, LiveObjects, Loaded, Process, Request, Session,
+    StackEnds, UserId, ZendError,
 };
 
 /// Frames kept of each end of a stack.
@@ -30,6 +30,8 @@ pub(in crate::capture) struct Reading {
     pub(super) loaded: Option<Loaded>,
     pub(super) included_files: Option<Vec<String>>,
     pub(super) objects: Option<LiveObjects>,
+    /// `None` also for an idle worker.
+    pub(super) holders: Option<Holders>,
     /// `None` also where none was started.
     pub(super) session: Option<Session>,
     /// `None` also where it is not Laravel.
@@ -95,6 +97,7 @@ impl Reading {
         let included_files = left_out.or_none("the included files", zend.included_files());
         let objects = left_out.or_none("the objects", zend.objects());
         let application = read_application(&zend, objects.as_ref(), &mut left_out);
+        let holders = read_holders(live, &zend, deadline, &mut left_out);
         Ok(Reading {
             time,
             counters,
@@ -105,6 +108,7 @@ impl Reading {
             loaded,
             included_files,
             objects,
+            holders,
             session: application.session,
             cache_driver: application.cache_driver,
             rss_bytes: left_out.or_none("the resident memory", live.process.rss_bytes()),
@@ -130,6 +134,20 @@ struct Application {
     session: Option<Session>,
     cache_driver: Option<String>,
     user_id: Option<UserId>,
+}
+
+/// What holds how much, in the time that is left.
+fn read_holders(
+    live: &LivePhp,
+    zend: &Process,
+    deadline: Option<Instant>,
+    left_out: &mut LeftOut,
+) -> Option<Holders> {
+    let memory = ProcessMemory::new(live.process.pid);
+    let holders = zend.holders(&memory, deadline);
+    let holders = left_out.or_none("the biggest holders", holders).flatten()?;
+    left_out.0.extend_from_slice(&holders.left_out);
+    Some(holders)
 }
 
 fn read_application(
