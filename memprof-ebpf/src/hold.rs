@@ -68,8 +68,6 @@ pub enum Hold {
     Refused = 2,
     /// The worker has a use of its own for SIGURG, or blocks it.
     SignalTaken = 3,
-    /// Nobody asked: dumps are not wanted, or this request's was taken already.
-    NotWanted = 4,
 }
 
 impl Hold {
@@ -80,7 +78,6 @@ impl Hold {
             1 => Self::Held,
             2 => Self::Refused,
             3 => Self::SignalTaken,
-            4 => Self::NotWanted,
             _ => return None,
         })
     }
@@ -114,12 +111,31 @@ impl StopReason {
     }
 }
 
-/// Asks the agent to trace a worker; the record of a ring of its own, which wakes the agent.
+/// What an order is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// The worker is to be traced.
+    Hold = 1,
+    /// It came to a moment that is worth a dump, and did not stop.
+    Missed = 2,
+}
+
+/// Tells the agent of a worker that is to be held, or should have been; the record of a ring of its
+/// own, which wakes the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct HoldOrder {
+    /// [`OrderKind`]
+    pub kind: u32,
     /// Process id of the worker.
     pub pid: u32,
     /// [`crate::WorkerState::request`]
     pub request: u32,
+    /// For [`OrderKind::Missed`]: [`StopReason`].
+    pub reason: u32,
+    /// What the agent had said: [`Hold`].
+    pub answer: u32,
+    /// Keeps the struct's size a multiple of eight.
+    pub reserved: u32,
 }

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    ARMED_ONCE, CheckpointEvent, EventKind, Hold, Moment, NAME_BYTES, PATH_BYTES, RequestEvent,
-    StopReason, TIMED_EVERY, Worker, cookie,
+    ARMED_ONCE, CheckpointEvent, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent,
+    TIMED_EVERY, Worker, cookie,
 };
 
 use crate::{
@@ -49,11 +49,9 @@ pub fn in_worker(context: *mut c_void, hit: Hit) -> u32 {
     }
     // SAFETY: a helper without arguments.
     let start = unsafe { bpf_ktime_get_ns() };
-    let waited = worker.state.waited_ns;
     hit(pid, worker, registers, cookie);
     // SAFETY: as above.
-    let end = unsafe { bpf_ktime_get_ns() };
-    worker.state.timed_ns += end - start - (worker.state.waited_ns - waited);
+    worker.state.timed_ns += unsafe { bpf_ktime_get_ns() } - start;
     worker.state.timed_hits += 1;
     0
 }
@@ -96,7 +94,7 @@ fn start(pid: u32, worker: &mut Worker) {
     worker.state.request = worker.state.request.wrapping_add(1);
     worker.state.in_request = 1;
     worker.state.hold_asked = 0;
-    worker.state.limit_hit = 0;
+    worker.state.limit_stopped = 0;
     worker.state.critical_seen = 0;
     worker.state.recorded = u32::from(armed(pid));
     freeze::hold_for_end(worker, pid);
@@ -150,32 +148,18 @@ fn chunk_taken(pid: u32, worker: &mut Worker, stack: u64) {
 fn critical(pid: u32, worker: &mut Worker, event: &mut CheckpointEvent) {
     if freeze::is_newly_critical(worker, event) {
         event.moment = Moment::Critical as u32;
-        event.label = freeze::wait_until_held(worker, pid);
         send(worker, event);
-        if event.label == Hold::Held as u32 {
-            freeze::stop(worker, StopReason::Critical);
-        }
+        freeze::stop_critical(worker, pid);
     }
 }
 
-/// The memory-limit error, at the allocation that failed. The first of a request stops the worker
-/// for a dump; what an application's own shutdown code does after it may hit the limit again.
+/// The memory-limit error, at the allocation that failed.
 #[inline(never)]
 fn limit_error(pid: u32, worker: &mut Worker, size_register: u64, stack: u64) {
     let mut event = checkpoint(worker, pid, Moment::LimitError);
     event.tried = spread_register(worker, size_register);
     event.stack = stack;
-    event.label = if worker.state.limit_hit == 0 {
-        worker.state.limit_hit = 1;
-        worker.state.critical_seen = 1;
-        freeze::wait_until_held(worker, pid)
-    } else {
-        Hold::NotWanted as u32
-    };
     send(worker, &event);
-    if event.label == Hold::Held as u32 {
-        freeze::stop(worker, StopReason::LimitError);
-    }
 }
 
 /// Sends the method, the URI, the host and the script.

@@ -5,9 +5,10 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
-use memprof_ebpf::{Hold, StopReason};
+use memprof_ebpf::StopReason;
 use serde::Serialize;
 
 use super::{
@@ -30,6 +31,9 @@ use crate::{
     },
 };
 
+/// How long an outcome waits for the event of its moment.
+const EVENT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A worker, a request of it, and why it was stopped.
 type Moment = (i32, u32, StopReason);
 
@@ -39,6 +43,8 @@ pub struct Dumps {
     holders: Option<Holders>,
     /// Moments at which a worker stopped, and whose reading did not come yet.
     waiting: HashMap<Moment, Snapshot>,
+    /// Outcomes of moments whose event did not come yet.
+    early: Vec<Outcome>,
     missed: BTreeMap<String, u64>,
 }
 
@@ -74,6 +80,7 @@ impl Dumps {
         Ok(Dumps {
             holders,
             waiting: HashMap::new(),
+            early: Vec::new(),
             missed: BTreeMap::new(),
         })
     }
@@ -111,22 +118,11 @@ impl Dumps {
             let record = out_of_memory(&snapshot, setting);
             output.write(&record, &external(&snapshot, pool, None))?;
         }
-        let reason = match snapshot.hold {
-            Some(Hold::NotWanted) => return Ok(()),
-            Some(Hold::Held) => {
-                let moment = (snapshot.pid, snapshot.request, snapshot.reason);
-                self.waiting.insert(moment, *snapshot);
-                return Ok(());
-            }
-            Some(Hold::Refused) => {
-                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
-            }
-            Some(Hold::SignalTaken) => {
-                "the worker could not be held: its application handles or blocks SIGURG"
-            }
-            None => "the worker was not held in time",
-        };
-        self.miss(&snapshot, pool, reason, output)
+        if self.holders.is_some() {
+            let moment = (snapshot.pid, snapshot.request, snapshot.reason);
+            self.waiting.insert(moment, *snapshot);
+        }
+        Ok(())
     }
 
     /// What was read at the end of a request; nothing where the worker was not stopped there.
@@ -139,11 +135,10 @@ impl Dumps {
 
     /// What became of the stops since the last call; the events that were sent before them are to be
     /// taken in before these are [settled](Self::settle).
-    pub fn outcomes(&self) -> Vec<Outcome> {
-        self.holders
-            .as_ref()
-            .map(|holders| holders.outcomes().collect())
-            .unwrap_or_default()
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
+        let mut outcomes = std::mem::take(&mut self.early);
+        outcomes.extend(self.holders.iter().flat_map(Holders::outcomes));
+        outcomes
     }
 
     /// Writes what was read of a worker that was stopped, or why nothing was.
@@ -160,7 +155,12 @@ impl Dumps {
         let pool = worker.pool.as_deref();
         let moment = (worker.process.pid, outcome.request, outcome.reason);
         let Some(mut snapshot) = self.waiting.remove(&moment) else {
-            self.count("a dump was read of a moment whose event was lost");
+            // Behind an event that another worker is just sending, as it can be for a moment.
+            if outcome.time.elapsed() < EVENT_PATIENCE {
+                self.early.push(outcome);
+            } else {
+                self.count("the event of its moment was lost");
+            }
             return Ok(());
         };
         let taken = match outcome.result {

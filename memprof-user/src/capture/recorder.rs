@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{
-    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent,
-    StackFrame, StopReason, UNKNOWN,
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Moment, RequestEvent, StackFrame,
+    StopReason, UNKNOWN,
 };
 
 use super::{
@@ -260,7 +260,6 @@ impl Recorder {
             pid: pid.cast_signed(),
             request,
             reason,
-            hold: Hold::from_number(event.label),
             tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
             counters,
             stack: self.frames(stack),

@@ -30,7 +30,7 @@ use crate::binary::ProbeSite;
 /// The BPF object for this machine.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/programs.o"));
 
-/// Room for some 2,700 orders; each is taken as it comes.
+/// Room for some 2,000 orders; each is taken as it comes.
 const HOLD_ORDERS_BYTES: u32 = 64 << 10;
 
 /// What went wrong between memprof and the kernel.

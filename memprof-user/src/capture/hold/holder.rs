@@ -147,6 +147,7 @@ impl<'a> Holder<'a> {
             target: self.target.clone(),
             request,
             reason,
+            time: Instant::now(),
             result: result.map(|reading| Taken::new(reading, stopped, self.target.live.process)),
         });
         if is_begun {

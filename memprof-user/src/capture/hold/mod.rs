@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use memprof_ebpf::{HoldOrder, StopReason};
+use memprof_ebpf::{Hold, HoldOrder, OrderKind, StopReason};
 
 use super::dump::Taken;
 use super::ebpf::{EngineError, HoldMaps};
@@ -26,6 +26,8 @@ use holder::Holder;
 
 /// How often the watching thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
+
+const HOLD: u32 = OrderKind::Hold as u32;
 
 /// A worker that may be held.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Outcome {
     pub request: u32,
     /// Why it was stopped.
     pub reason: StopReason,
+    /// When it was known.
+    pub time: Instant,
     /// What was read, or why nothing was.
     pub result: Result<Taken, String>,
 }
@@ -138,6 +142,27 @@ impl Holders {
 }
 
 impl Shared {
+    fn report_missed(&self, target: Target, order: HoldOrder) {
+        let why = match Hold::from_number(order.answer) {
+            Some(Hold::Refused) => {
+                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
+            }
+            Some(Hold::SignalTaken) => {
+                "the worker could not be held: its application handles or blocks SIGURG"
+            }
+            Some(Hold::Held) | None => "the worker was not held in time",
+        };
+        if let Some(reason) = StopReason::from_number(order.reason) {
+            self.report(Outcome {
+                target,
+                request: order.request,
+                reason,
+                time: Instant::now(),
+                result: Err(why.to_owned()),
+            });
+        }
+    }
+
     fn report(&self, outcome: Outcome) {
         // Nobody listens any more where this fails: memprof ends.
         let _ = lock(&self.outcomes).send(outcome);
@@ -153,16 +178,21 @@ fn watch(shared: &Arc<Shared>) -> Result<(), EngineError> {
     shared.maps.watch(
         LOOK,
         || !shared.ends.load(Ordering::Relaxed),
-        |order| hold(shared, order),
+        |order| {
+            let pid = order.pid.cast_signed();
+            let target = lock(&shared.targets).get(&pid).cloned();
+            if let Some(target) = target {
+                match order.kind {
+                    HOLD => hold(shared, target, order),
+                    _ => shared.report_missed(target, order),
+                }
+            }
+        },
     )
 }
 
-fn hold(shared: &Arc<Shared>, order: HoldOrder) {
-    let pid = order.pid.cast_signed();
-    let target = lock(&shared.targets).get(&pid).cloned();
-    let Some(target) = target else {
-        return;
-    };
+fn hold(shared: &Arc<Shared>, target: Target, order: HoldOrder) {
+    let pid = target.live.process.pid;
     if !lock(&shared.held).insert(pid) {
         return;
     }
