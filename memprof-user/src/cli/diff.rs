@@ -39,7 +39,8 @@ To see why a page takes more over HTTP than the same code on the command line, t
   sudo memprof dump --pid WORKER --out /tmp/worker
   memprof diff /tmp/command-line /tmp/worker
 
-What changed most comes first. \"?\" is unknown: a record lists only its largest entries.
+What changed most comes first. ? is unknown, because a dump lists only its largest entries; the change is then at most
+what the other has.
 
 EXIT STATUS: 0 when both were compared, whether or not they differ; 1 when one is no record, or they are of different
 kinds; 4 when a file may not be read.";
@@ -103,10 +104,13 @@ fn amounts(row: &Row) -> [String; 3] {
         Unit::Bytes => mib(amount),
         Unit::Number => amount.to_string(),
     };
-    let change = match row.change {
-        Some(change) if change < 0 => format!("-{}", amount(change.unsigned_abs())),
-        Some(change) => format!("+{}", amount(change.unsigned_abs())),
-        None => UNKNOWN.to_owned(),
+    let change = match (row.change, row.before, row.after) {
+        (Some(change), ..) if change < 0 => format!("-{}", amount(change.unsigned_abs())),
+        (Some(change), ..) => format!("+{}", amount(change.unsigned_abs())),
+        // What is not listed is 0 or more.
+        (None, None, Some(after)) => format!("≤ +{}", amount(after)),
+        (None, Some(before), None) => format!("≥ -{}", amount(before)),
+        (None, ..) => UNKNOWN.to_owned(),
     };
     let known = |value: Option<u64>| value.map_or_else(|| UNKNOWN.to_owned(), amount);
     [change, known(row.before), known(row.after)]

@@ -37,7 +37,7 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
         .clone()
         .find(|frame| names(&FETCHES, frame) || names(&HYDRATIONS, frame))?;
     // A result set that is being fetched hangs on no variable that outlives the call.
-    let bytes = facts.used_without(|holder| !holder.is_local());
+    let bytes = facts.used_without(|holder| holder.is_lasting());
     if !facts.is_much(bytes) || !is_few_and_large(facts) {
         return None;
     }
@@ -72,8 +72,9 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
 
 /// Whether strings are most of the memory; where the kinds are not known, whether there are few objects.
 fn is_few_and_large(facts: &Facts) -> bool {
-    let kinds = facts.holders().and_then(|holders| holders.kinds.as_ref());
-    let strings = kinds.and_then(|kinds| kinds.strings?.bytes);
+    let strings = facts
+        .holders()
+        .and_then(|holders| holders.kinds.get("strings")?.bytes);
     match strings {
         Some(strings) => strings >= facts.used_bytes() / 2,
         None => true,

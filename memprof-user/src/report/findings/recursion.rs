@@ -25,8 +25,11 @@ struct Circle {
 pub(super) fn find(facts: &Facts) -> Option<Finding> {
     let circle = Circle::of(facts).filter(|circle| circle.frames >= LEAST_FRAMES)?;
     let is_turning = |function: &str| circle.cycle.iter().any(|frame| frame.function == function);
-    // What the turns hold lies in their variables. What hangs on anything else is not theirs.
-    let bytes = facts.used_without(|holder| !holder.function.is_some_and(is_turning));
+    // What the turns hold lies in their variables. What lasts, or is another function's, is not theirs.
+    let bytes = facts.used_without(|holder| match holder.function {
+        Some(function) if holder.is_local() => !is_turning(function),
+        _ => holder.is_lasting(),
+    });
     if !facts.is_much(bytes) {
         return None;
     }
@@ -118,7 +121,7 @@ impl Circle {
         )];
         let vm_stack = facts
             .holders()
-            .and_then(|holders| holders.kinds.as_ref()?.vm_stack?.bytes);
+            .and_then(|holders| holders.kinds.get("vm_stack")?.bytes);
         if let Some(vm_stack) = vm_stack {
             lines.push(format!(
                 "{} of it are the frames themselves (the VM stack)",

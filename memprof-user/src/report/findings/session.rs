@@ -1,7 +1,6 @@
 //! Session bloat: which keys, and what they take.
 
-use super::super::facts::Facts;
-use super::super::facts::HolderView;
+use super::super::facts::{Facts, HolderView};
 use super::super::text::size;
 use super::{Finding, Rule};
 use crate::record::frame::Frame;
@@ -31,7 +30,7 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
         .map(|holder| holder.retained_bytes)
         .fold(0, u64::saturating_add);
     let moved = match transfer {
-        Some(_) => facts.used_without(|holder| !holder.is_local()),
+        Some(_) => facts.used_without(|holder| holder.is_lasting()),
         None => 0,
     };
     let bytes = held.max(moved).max(serialized.unwrap_or(0));
