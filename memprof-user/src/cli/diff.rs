@@ -28,6 +28,11 @@ pub(super) struct DiffArgs {
     json: bool,
 }
 
+/// What differs by less is not printed, in bytes: a tenth of a MiB.
+const LEAST_BYTES: u64 = (1 << 20) / 10;
+/// Unless it is so many things.
+const LEAST_THINGS: u64 = 1000;
+
 const EXAMPLES: &str = "\
 EXAMPLES:
   memprof diff memory-dump-1770091501-4711.json memory-dump-1770091507-4711.json
@@ -56,9 +61,18 @@ impl DiffArgs {
         writeln!(out, "A  {}", describe(&comparison.before))?;
         writeln!(out, "B  {}", describe(&comparison.after))?;
         for section in &comparison.sections {
+            let rows: Vec<&Row> = section
+                .rows
+                .iter()
+                .filter(|row| is_shown(row))
+                .take(self.rows)
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
             writeln!(out, "\n{}", section.title)?;
-            write!(out, "{}", table(section, self.rows))?;
-            let more = section.rows.len().saturating_sub(self.rows) + section.omitted;
+            write!(out, "{}", table(section, &rows))?;
+            let more = section.rows.len() - rows.len() + section.omitted;
             if more > 0 {
                 writeln!(out, "… {more} more changed less")?;
             }
@@ -79,7 +93,13 @@ fn describe(side: &Side) -> String {
     printable(&text).into_owned()
 }
 
-fn table(section: &Section, rows: usize) -> String {
+/// Whether a row says anything in MiB with one decimal, or of many things.
+fn is_shown(row: &Row) -> bool {
+    let (distance, things) = row.distance();
+    row.unit == Unit::Number || distance >= LEAST_BYTES || things >= LEAST_THINGS
+}
+
+fn table(section: &Section, rows: &[&Row]) -> String {
     let mut table = Table::new([
         ("CHANGE", Align::Right),
         ("A", Align::Right),
@@ -87,7 +107,7 @@ fn table(section: &Section, rows: usize) -> String {
         (section.counted.unwrap_or_default(), Align::Right),
         ("", Align::Left),
     ]);
-    for row in section.rows.iter().take(rows) {
+    for row in rows {
         let [change, before, after] = amounts(row);
         let counts = match section.counted {
             Some(_) => format!("{} → {}", number(row.count_before), number(row.count_after)),

@@ -96,6 +96,9 @@ pub(super) struct Stack {
     /// All frames.
     #[serde(deserialize_with = "known")]
     pub(super) depth: Option<u64>,
+    /// Why it ends before its outermost frame.
+    #[serde(deserialize_with = "text")]
+    pub(super) torn: Option<String>,
     #[serde(deserialize_with = "frames")]
     pub(super) innermost: Vec<Frame>,
     #[serde(deserialize_with = "known")]

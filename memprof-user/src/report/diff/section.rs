@@ -90,8 +90,8 @@ impl Row {
         .filter(|(growth, _)| *growth > 0)
     }
 
-    /// How far apart the two are at most.
-    fn distance(&self) -> (u64, u64) {
+    /// How far apart the two records are at most, in `unit` and by count.
+    pub fn distance(&self) -> (u64, u64) {
         let distance = |before: Option<u64>, after: Option<u64>| {
             before.unwrap_or(0).abs_diff(after.unwrap_or(0))
         };
