@@ -93,7 +93,10 @@ fn wait_until_ready(file: &Path) {
 /// Dumps a process into a folder of its own.
 fn dump(pid: i32, out: &Path) -> String {
     let out = out.display().to_string();
-    let finished = Memprof::run(&["dump", "--pid", &pid.to_string(), "--out", &out]).unwrap();
+    let pid = pid.to_string();
+    // On a busy machine the objects may take longer than the usual half second.
+    let arguments = ["dump", "--pid", &pid, "--out", &out, "--max-stop", "30000"];
+    let finished = Memprof::run(&arguments).unwrap();
     assert!(finished.status.success(), "{}", finished.stderr);
     out
 }
