@@ -12,7 +12,7 @@ use crate::build::Target;
 use crate::run::{heading, need_root, output, run};
 
 /// A machine that has not ended by then hangs.
-const LIMIT_SECONDS: &str = "900";
+const LIMIT_SECONDS: &str = "1800";
 /// In MiB.
 const MEMORY: &str = "2048";
 /// The most that a PHP root may become; a file of this size takes only what is in it.
