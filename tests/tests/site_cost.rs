@@ -13,8 +13,8 @@ use serde::Deserialize;
 const TRACING: &str = "/sys/kernel/tracing";
 /// What the page allocator's sites stand for.
 const FUNCTION: &str = "zend_mm_alloc_pages";
-const URI: &str = "churn.php?seconds=1";
-const ROUNDS: usize = 3;
+const URI: &str = "churn.php?seconds=0.3";
+const ROUNDS: usize = 2;
 
 #[derive(Deserialize)]
 struct Churned {
