@@ -3,6 +3,7 @@
 
 mod generator;
 mod score;
+mod synthetic;
 mod truth;
 
 use std::collections::BTreeMap;
