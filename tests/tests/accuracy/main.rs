@@ -1,6 +1,7 @@
 //! What a profile says that each function held at the high-water mark is what it did hold.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod exact;
 mod generator;
 mod score;
 mod synthetic;
