@@ -45,7 +45,8 @@ pub struct StackTotals {
     pub peak_bytes: u64,
     /// Runs and blocks held at the high-water mark.
     pub peak_count: u64,
-    held_bytes: u64,
+    /// Bytes held now.
+    pub held_bytes: u64,
     held_count: u64,
     changed_since_peak: bool,
 }
