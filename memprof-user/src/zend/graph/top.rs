@@ -15,6 +15,8 @@ use super::walk::Walk;
 const MOST: usize = 50;
 /// How many are looked at.
 const CANDIDATES: usize = 1000;
+/// The smallest share of the heap that is named: one of so many parts.
+const SMALLEST_SHARE: u64 = 1000;
 /// How many are named below the same one.
 const MOST_BELOW_ONE: usize = 5;
 /// How far up the one above is looked for.
@@ -36,7 +38,8 @@ pub(super) fn biggest(
     };
     let mut top = Vec::new();
     let mut unnamed = 0;
-    for number in chosen(&nodes) {
+    let least = walk.slots.heap_bytes() / SMALLEST_SHARE;
+    for number in chosen(&nodes, least) {
         let node = nodes[number as usize];
         match holder(walk, &names, number, &node) {
             Ok(holder) => top.push(holder),
@@ -62,11 +65,11 @@ fn add_up(nodes: &mut [Node]) {
     }
 }
 
-/// The biggest nodes, without those that merely lead to one that holds nearly the same.
-fn chosen(nodes: &[Node]) -> Vec<Number> {
+/// The biggest nodes above `least` bytes, without those that merely lead to one that holds nearly the same.
+fn chosen(nodes: &[Node], least: u64) -> Vec<Number> {
     let is_shown = |node: &Node| {
         let is_group = matches!(node.kind, Kind::Variable | Kind::Unreached | Kind::Engine);
-        node.bytes > 0 && (node.kind.is_value() || is_group || node.kind == Kind::Temporaries)
+        node.bytes > least && (node.kind.is_value() || is_group || node.kind == Kind::Temporaries)
     };
     let mut candidates: Vec<Number> = (0..nodes.len() as Number)
         .filter(|number| is_shown(&nodes[*number as usize]))
