@@ -3,12 +3,15 @@
 //! Bytes are those of the allocator's slots, and their sum is held against what the heap has given out: what
 //! the walk cannot explain is told as such.
 
+mod arrays;
 mod classes;
 mod insides;
 mod names;
 mod nodes;
 mod objects;
 mod roots;
+#[cfg(test)]
+mod tests;
 mod top;
 mod walk;
 

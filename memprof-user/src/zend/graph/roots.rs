@@ -7,8 +7,9 @@ use super::super::memory::{MemoryError, at};
 use super::super::process::Addresses;
 use super::super::values::Reader;
 use super::super::{ZendError, values};
+use super::arrays::Keys;
 use super::nodes::{Block, Key, Kind, NONE, Number};
-use super::walk::{Keys, OBJECT, STRING, Walk};
+use super::walk::{OBJECT, STRING, Walk};
 
 /// `ZEND_ACC_STATIC` in `zend_property_info.flags` (7.4 to 8.6).
 const STATIC: u32 = 1 << 4;
