@@ -14,6 +14,7 @@ pub mod memory;
 mod objects;
 mod process;
 mod prove;
+mod recent;
 mod recursion;
 mod request;
 mod serialize;
