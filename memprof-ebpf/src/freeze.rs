@@ -96,6 +96,32 @@ pub fn is_newly_critical(worker: &mut Worker, seen: &CheckpointEvent) -> bool {
     true
 }
 
+/// Asks the agent in good time to trace a worker that will be stopped at the end of its request.
+#[inline(always)]
+pub fn hold_for_end(worker: &mut Worker, pid: u32) {
+    if is_told(worker) {
+        order(worker, pid, OrderKind::Hold, StopReason::RequestEnd);
+    }
+}
+
+/// Whether there will be a record of the request, whatever it takes.
+#[inline(always)]
+fn is_told(worker: &Worker) -> bool {
+    worker.config.hold.end_of_recorded != 0 && worker.state.recorded != 0
+}
+
+/// Stops the worker at the end of a request that there will be a record of, so that the agent can read
+/// whose it was and what its session holds.
+#[inline(always)]
+pub fn stop_at_end(worker: &mut Worker, pid: u32, seen: &CheckpointEvent) {
+    let level = worker.config.hold.end;
+    let is_high = seen.real_peak != UNKNOWN && seen.real_peak > level.bytes(seen.limit);
+    if (is_high || is_told(worker)) && answer(pid) == Hold::Held as u32 {
+        worker.state.stop_time = now();
+        stop(worker, StopReason::RequestEnd);
+    }
+}
+
 /// What a request needs is its heap without the chunks that are kept from an earlier one.
 #[inline(always)]
 fn is_above(level: Level, seen: &CheckpointEvent) -> bool {

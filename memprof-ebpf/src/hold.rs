@@ -52,6 +52,10 @@ pub struct HoldConfig {
     pub hold: Level,
     /// The worker is stopped, once a request, when its heap is above this.
     pub critical: Level,
+    /// The worker is stopped at the end of a request whose peak is above this.
+    pub end: Level,
+    /// 1 where it is also stopped at the end of every request that is recorded in full.
+    pub end_of_recorded: u64,
 }
 
 /// Whether the agent traces a worker. 0, or no entry, says that it does not, or not yet.
@@ -89,6 +93,8 @@ pub enum StopReason {
     Critical = 2,
     /// The request is over: it is to be let go.
     RequestOver = 3,
+    /// The script has ended, and there will be a record of the request.
+    RequestEnd = 4,
 }
 
 impl StopReason {
@@ -99,6 +105,7 @@ impl StopReason {
             1 => Self::LimitError,
             2 => Self::Critical,
             3 => Self::RequestOver,
+            4 => Self::RequestEnd,
             _ => return None,
         })
     }

@@ -97,6 +97,7 @@ fn start(pid: u32, worker: &mut Worker) {
     worker.state.limit_stopped = 0;
     worker.state.critical_seen = 0;
     worker.state.recorded = u32::from(armed(pid));
+    freeze::hold_for_end(worker, pid);
     send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
 }
@@ -122,9 +123,14 @@ fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
     if worker.state.in_request != 0 {
         let mut event = checkpoint(worker, pid, moment);
         send(worker, &event);
+        let stops = worker.state.stops;
         // When the heap is reset PHP has already let go of what a dump would tell.
         if moment != Moment::HeapReset {
             critical(pid, worker, &mut event);
+        }
+        // One stop at a time: two signals that wait are one.
+        if moment == Moment::RequestEnd && worker.state.stops == stops {
+            freeze::stop_at_end(worker, pid, &event);
         }
     }
 }

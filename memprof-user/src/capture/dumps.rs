@@ -15,7 +15,7 @@ use super::{
     dump::{Occasion, compose},
     ebpf::HoldMaps,
     highlights::Highlights,
-    hold::{Holders, Outcome, Target},
+    hold::{Facts, Holders, Outcome, Target},
     options::{DumpPolicy, finite},
     output::{Output, OutputError},
     snapshot::Snapshot,
@@ -125,6 +125,14 @@ impl Dumps {
         Ok(())
     }
 
+    /// What was read at the end of a request; nothing where the worker was not stopped there.
+    pub fn facts(&self, pid: i32, request: u32) -> Facts {
+        let holders = self.holders.as_ref();
+        holders
+            .and_then(|holders| holders.facts(pid, request))
+            .unwrap_or_default()
+    }
+
     /// What became of the stops since the last call; the events that were sent before them are to be
     /// taken in before these are [settled](Self::settle).
     pub fn outcomes(&mut self) -> Vec<Outcome> {
@@ -162,7 +170,7 @@ impl Dumps {
         let occasion = Occasion {
             context: match outcome.reason {
                 StopReason::Critical => CONTEXT_CRITICAL,
-                StopReason::LimitError | StopReason::RequestOver => CONTEXT_OOM,
+                _ => CONTEXT_OOM,
             },
             tried_bytes: snapshot.tried_bytes,
             so_far: snapshot.so_far.take(),

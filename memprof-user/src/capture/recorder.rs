@@ -28,6 +28,8 @@ const END_NOT_SEEN: &str = "requests whose end was not seen";
 pub struct Finished {
     /// The worker that served it.
     pub pid: i32,
+    /// [`memprof_ebpf::WorkerState::request`]
+    pub number: u32,
     /// Whether its growth was recorded run by run.
     pub recorded: bool,
     /// What it did.
@@ -270,6 +272,7 @@ impl Recorder {
         if let Some(running) = self.running.remove(&pid) {
             self.steps.push(Step::Finished(Box::new(Finished {
                 pid: pid.cast_signed(),
+                number: running.number,
                 recorded: running.recorded,
                 profile: running.profile,
             })));

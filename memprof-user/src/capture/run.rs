@@ -273,7 +273,8 @@ impl Run<'_> {
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
-                    self.output.finished(&finished, worker, &recorder)?;
+                    let facts = self.dumps.facts(finished.pid, finished.number);
+                    self.output.finished(&finished, worker, facts, &recorder)?;
                 }
             }
         }

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use crate::capture::freeze::Frozen;
 use crate::fpm::{LivePhp, ProcessId};
+use crate::record::request::UserId;
 use crate::zend::memory::ProcessMemory;
 use crate::zend::{
     CachedMemory, Heap, HeapCounters, Holders, LiveObjects, Loaded, Process, Request, Session,
-    StackEnds, UserId, ZendError,
+    StackEnds, ZendError,
 };
 
 /// Frames kept of each end of a stack.

@@ -4,6 +4,7 @@
 //! because ptrace belongs to a thread and a worker that dies must not wait until another is read.
 
 mod budget;
+mod facts;
 mod holder;
 
 use std::collections::{HashMap, HashSet};
@@ -22,11 +23,15 @@ use super::ebpf::{EngineError, HoldMaps};
 use super::options::DumpPolicy;
 use crate::fpm::{LivePhp, Worker};
 use budget::Budget;
+pub use facts::Facts;
 use holder::Holder;
 
 /// How often the watching thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Nice values: who reads must not keep another worker from being held.
+const NICE_TO_HOLD: libc::c_int = -10;
+const NICE_TO_READ: libc::c_int = -5;
 const HOLD: u32 = OrderKind::Hold as u32;
 
 /// A worker that may be held.
@@ -61,6 +66,8 @@ struct Shared {
     held: Mutex<HashSet<i32>>,
     budget: Mutex<Budget>,
     outcomes: Mutex<Sender<Outcome>>,
+    /// By worker: the request, and what was read at its end.
+    facts: Mutex<HashMap<i32, (u32, Facts)>>,
     ends: AtomicBool,
 }
 
@@ -85,13 +92,14 @@ impl Holders {
             held: Mutex::default(),
             budget: Mutex::new(Budget::new(policy.per_minute)),
             outcomes: Mutex::new(sender),
+            facts: Mutex::default(),
             ends: AtomicBool::new(false),
         });
         let watched = Arc::clone(&shared);
         let watcher = thread::Builder::new()
             .name("hold-orders".to_owned())
             .spawn(move || {
-                run_before_others();
+                run_at(NICE_TO_HOLD);
                 watch(&watched)
             })?;
         Ok(Holders {
@@ -110,7 +118,14 @@ impl Holders {
     /// The worker has ended.
     pub fn forget(&self, pid: i32) {
         lock(&self.shared.targets).remove(&pid);
+        lock(&self.shared.facts).remove(&pid);
         self.shared.maps.take_back(pid);
+    }
+
+    /// What was read at the end of a request. It is there before any event that follows that end.
+    pub fn facts(&self, pid: i32, request: u32) -> Option<Facts> {
+        let (of, facts) = lock(&self.shared.facts).remove(&pid)?;
+        (of == request).then_some(facts)
     }
 
     /// What became of the stops since the last call.
@@ -168,10 +183,10 @@ impl Shared {
 
 /// Gives this thread, and those that it starts, the processor before others: a worker stands still for
 /// as long as they have to wait for one.
-fn run_before_others() {
+fn run_at(nice: libc::c_int) {
     // SAFETY: it takes numbers, and 0 is the calling thread.
     // Without CAP_SYS_NICE it does nothing, and stops are longer on a machine that is full.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// Starts a thread for each worker that is to be held.

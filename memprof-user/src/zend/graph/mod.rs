@@ -3,12 +3,15 @@
 //! Bytes are those of the allocator's slots, and their sum is held against what the heap has given out: what
 //! the walk cannot explain is told as such.
 
+mod arrays;
 mod classes;
 mod insides;
 mod names;
 mod nodes;
 mod objects;
 mod roots;
+#[cfg(test)]
+mod tests;
 mod top;
 mod walk;
 
@@ -149,29 +152,34 @@ impl Graph<'_> {
         walk.scan_insides()?;
         self.engine(walk)?;
         walk.unreached_objects()?;
-        walk.scan_insides()
+        walk.scan_insides()?;
+        self.temporaries(walk)
     }
 
-    /// What PHP's own globals hold, and what lies on the VM's stack in no variable.
+    /// What PHP's own globals hold.
     fn engine(&self, walk: &mut Walk<'_>) -> Result<(), MemoryError> {
-        let layout = self.reader.layout;
-        let temporaries = walk.place(NONE, Key::Same, Kind::Temporaries, 0);
-        let mut page = walk
-            .memory
-            .u64(at(self.addresses.executor, layout.executor.vm_stack))?;
-        let mut pages = 0;
-        while let Some(slot) = walk.slots.find(page)
-            && pages < roots::MOST_STACK_PAGES
-        {
-            walk.scan(temporaries, Block::Other, slot.start, slot.end())?;
-            walk.follow()?;
-            page = walk.memory.u64(at(page, layout.vm_stack.prev))?;
-            pages += 1;
-        }
         let engine = walk.place(NONE, Key::Same, Kind::Engine, 0);
         for region in self.globals {
             walk.scan(engine, region.block, region.start, region.end())?;
             walk.follow()?;
+        }
+        walk.scan_insides()
+    }
+
+    /// What lies on the VM's stack in no variable. Values of calls that are over lie there too, so this comes
+    /// last.
+    fn temporaries(&self, walk: &mut Walk<'_>) -> Result<(), MemoryError> {
+        let layout = self.reader.layout;
+        let temporaries = walk.place(NONE, Key::Same, Kind::Temporaries, 0);
+        let first = at(self.addresses.executor, layout.executor.vm_stack);
+        let mut page = walk.memory.u64(first)?;
+        for _ in 0..roots::MOST_STACK_PAGES {
+            let Some(slot) = walk.slots.find(page) else {
+                break;
+            };
+            walk.scan(temporaries, Block::Other, slot.start, slot.end())?;
+            walk.follow()?;
+            page = walk.memory.u64(at(page, layout.vm_stack.prev))?;
         }
         walk.scan_insides()
     }

@@ -2,9 +2,10 @@
 
 use super::super::memory::{MemoryError, at};
 use super::super::slots::Slot;
+use super::arrays::Keys;
 use super::classes::{Class, Insides};
 use super::nodes::{Block, Key, Number};
-use super::walk::{ARRAY, Keys, OBJECT, REFERENCE, STRING, Walk, zval_in};
+use super::walk::{ARRAY, OBJECT, REFERENCE, STRING, Walk, zval_in};
 
 /// Property slots copied by one read.
 const SLOTS_A_READ: u32 = 64;
