@@ -97,11 +97,13 @@ fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
     if worker.state.in_request != 0 {
         let mut event = checkpoint(worker, pid, moment);
         send(worker, &event);
+        let stops = worker.state.stops;
         // When the heap is reset PHP has already let go of what a dump would tell.
         if moment != Moment::HeapReset {
             critical(pid, worker, &mut event);
         }
-        if moment == Moment::RequestEnd {
+        // One stop at a time: two signals that wait are one.
+        if moment == Moment::RequestEnd && worker.state.stops == stops {
             freeze::stop_at_end(worker, pid, &event);
         }
     }

@@ -6,7 +6,7 @@ use memprof_ebpf::{Hold, HoldOrder, StopReason};
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Facts, Outcome, Shared, Target, lock};
+use super::{Facts, NICE_TO_HOLD, NICE_TO_READ, Outcome, Shared, Target, lock, run_at};
 use crate::capture::dump::{Held, Reading, Taken};
 use crate::capture::tracee::{Stop, Tracee};
 
@@ -136,6 +136,7 @@ impl<'a> Holder<'a> {
         let begun = lock(&self.shared.budget).begin(reason, Instant::now());
         let is_begun = begun.is_ok();
         let result = begun.and_then(|()| {
+            run_at(NICE_TO_READ);
             let deadline = Instant::now() + self.shared.max_stop.saturating_sub(elapsed(since));
             let reading = Reading::of(&self.target.live, Some(deadline));
             reading.map_err(|error| error.to_string())
@@ -143,6 +144,7 @@ impl<'a> Holder<'a> {
         // It fails where the worker was killed meanwhile, and the next wait tells of its end.
         let _ = tracee.go_on(0);
         let stopped = Held::For(elapsed(since));
+        run_at(NICE_TO_HOLD);
         self.shared.report(Outcome {
             target: self.target.clone(),
             request,
