@@ -19,13 +19,26 @@ type ChunkStart = [u64; 5];
 /// Pages of 4 KiB in a chunk of 2 MiB.
 const PAGES_IN_CHUNK: u64 = 512;
 
+/// CLOCK_MONOTONIC in ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// `zend_mm_heap.real_size`, or [`UNKNOWN`].
+#[inline(always)]
+pub fn real_size(worker: &mut Worker) -> u64 {
+    let at = worker.config.heap + u64::from(worker.config.offsets.heap_real_size);
+    read(worker, at).unwrap_or(UNKNOWN)
+}
+
 /// What the heap says of itself now.
 #[inline(always)]
 pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEvent {
     let heap = worker.config.heap;
     let offsets = worker.config.offsets;
-    // SAFETY: a helper without arguments.
-    let time = unsafe { bpf_ktime_get_ns() };
+    let time = now();
     let [size, peak]: [u64; 2] =
         read(worker, heap + u64::from(offsets.heap_size)).unwrap_or([UNKNOWN; 2]);
     let [real_size, real_peak, limit]: [u64; 3] =

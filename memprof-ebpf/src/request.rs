@@ -4,11 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    ARMED_ONCE, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, TIMED_EVERY, Worker,
-    cookie,
+    ARMED_ONCE, CheckpointEvent, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent,
+    TIMED_EVERY, Worker, cookie,
 };
 
 use crate::{
+    freeze,
     heap::checkpoint,
     maps::{ARMED, EVENTS, current_worker, header, send},
     read::{read, read_c_string, read_text},
@@ -72,6 +73,7 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
             moment(pid, worker, Moment::HeapReset);
             worker.state.in_request = 0;
             worker.state.recorded = 0;
+            freeze::let_go(worker, pid);
         }
         cookie::CHUNK_TAKEN if worker.state.in_request != 0 => {
             let stack = identify(worker, pid);
@@ -91,7 +93,11 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
 fn start(pid: u32, worker: &mut Worker) {
     worker.state.request = worker.state.request.wrapping_add(1);
     worker.state.in_request = 1;
+    worker.state.hold_asked = 0;
+    worker.state.limit_stopped = 0;
+    worker.state.critical_seen = 0;
     worker.state.recorded = u32::from(armed(pid));
+    freeze::hold_for_end(worker, pid);
     send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
 }
@@ -115,8 +121,15 @@ fn armed(pid: u32) -> bool {
 #[inline(never)]
 fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
     if worker.state.in_request != 0 {
-        let event = checkpoint(worker, pid, moment);
+        let mut event = checkpoint(worker, pid, moment);
         send(worker, &event);
+        // When the heap is reset PHP has already let go of what a dump would tell.
+        if moment != Moment::HeapReset {
+            critical(pid, worker, &mut event);
+        }
+        if moment == Moment::RequestEnd {
+            freeze::stop_at_end(worker, pid, &event);
+        }
     }
 }
 
@@ -126,6 +139,18 @@ fn chunk_taken(pid: u32, worker: &mut Worker, stack: u64) {
     let mut event = checkpoint(worker, pid, Moment::ChunkTaken);
     event.stack = stack;
     send(worker, &event);
+    freeze::hold_if_grown(worker, pid, &event);
+    critical(pid, worker, &mut event);
+}
+
+/// Stops the worker for a dump where its heap is above the critical level for the first time.
+#[inline(never)]
+fn critical(pid: u32, worker: &mut Worker, event: &mut CheckpointEvent) {
+    if freeze::is_newly_critical(worker, event) {
+        event.moment = Moment::Critical as u32;
+        send(worker, event);
+        freeze::stop_critical(worker, pid);
+    }
 }
 
 /// The memory-limit error, at the allocation that failed.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use memprof_tests::{PhpBuild, target_dir};
 
 use crate::arm64;
+use crate::bench;
 use crate::build::{Target, build, with_bpf};
 use crate::php;
 use crate::run::{cargo, heading, need_root, run};
@@ -40,6 +41,8 @@ pub fn test() -> Result<()> {
     with_engine.args(["test", "--package", "memprof-user", "--features", "ebpf"]);
     run(with_bpf(&mut with_engine, &bpf_object, Target::Native)?.args(["--lib", "capture"]))?;
     need_root("starting php-fpm and loading BPF programs for the integration tests")?;
+    heading("The benchmark's harness");
+    bench::check()?;
     heading("Integration tests");
     // One at a time: they measure, and two probed php-fpm builds share the modules they load.
     run(cargo().args([
