@@ -55,7 +55,7 @@ const KERNELS: [Kernel; 2] = [
             ("checkpoints", ""),
             ("growth", ""),
             (PAGE, "--nocapture"),
-            ("stacks", "--skip without_opcache"),
+            ("stacks", "with_opcache with_jit"),
             ("limit", ""),
             (
                 "limit_dumps",
