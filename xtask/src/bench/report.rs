@@ -97,19 +97,21 @@ pub fn publish(
 /// Setups that were measured in turns.
 impl Table for Vec<LaneResult> {
     fn table(&self) -> String {
-        let mut table = "| setup | requests | median ms | quartiles ms | ratio | agent CPU, ms a request | agent MiB | \
-            events a request | lost | ns a hit |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        let mut table = "| setup | requests | median ms | quartiles ms | ratio | worker CPU ms | ratio | agent CPU, ms a request | agent MiB | \
+            events a request | lost | ns a hit |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
         for lane in self {
             let ms = lane.ms;
             table += &format!(
-                "| {} | {} | {:.2} | {:.2} to {:.2} | {:.3} |",
+                "| {} | {} | {:.2} | {:.2} to {:.2} | {:.3} | {:.2} | {:.3} |",
                 lane.setup.title(),
                 lane.requests,
                 ms.median,
                 ms.low,
                 ms.high,
-                lane.ratio
+                lane.ratio,
+                lane.cpu_ms.median,
+                lane.cpu_ratio
             );
             match &lane.agent {
                 Some(agent) => {
@@ -138,6 +140,7 @@ fn noise(lanes: &[LaneResult]) -> String {
         return String::new();
     };
     let off = (again.ratio - 1.0).abs();
+    let cpu_off = (again.cpu_ratio - 1.0).abs();
     let verdict = if off > NOISE {
         "the machine was too noisy to tell smaller differences"
     } else {
