@@ -147,7 +147,8 @@ fn noise(lanes: &[LaneResult]) -> String {
         "smaller differences mean nothing"
     };
     format!(
-        "\nTwo php-fpms with nothing attached differ by {:.1} %: {verdict}.\n",
-        off * 100.0
+        "\nTwo php-fpms with nothing attached differ by {:.1} % in time, {:.1} % in worker CPU: {verdict}.\n",
+        off * 100.0,
+        cpu_off * 100.0
     )
 }
