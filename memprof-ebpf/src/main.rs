@@ -6,7 +6,10 @@
 #![no_std]
 #![no_main]
 
+mod call;
+mod class;
 mod exact;
+mod freeze;
 mod growth;
 mod heap;
 mod id;

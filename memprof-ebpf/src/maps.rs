@@ -22,11 +22,16 @@ pub static WORKERS: HashMap<u32, Worker, 1024> = HashMap::new();
 #[btf_map]
 pub static ARMED: HashMap<u32, u32, 1024> = HashMap::new();
 
+/// Whether the agent traces a worker: [`memprof_ebpf::Hold`] by process id.
+#[btf_map]
+pub static HELD: HashMap<u32, u32, 1024> = HashMap::new();
+
 /// Stacks and functions whose event was sent, so that it is sent once.
 #[btf_map]
 pub static SEEN: LruHashMap<u64, u32, 65536> = LruHashMap::new();
 
-/// Ends of the paths of the files whose include is a checkpoint, and the checkpoint's number.
+/// Ends of the paths of the files whose include is a checkpoint, zeros in front of the shorter, and the
+/// checkpoint's number.
 #[btf_map]
 pub static WATCHED_FILES: HashMap<[u8; WATCHED_TAIL], u32, 64> = HashMap::new();
 
@@ -38,6 +43,14 @@ pub static EXACT: HashMap<ExactKey, ExactCount, 262144> = HashMap::new();
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
 pub static EVENTS: Ring = Ring {
+    r#type: core::ptr::null(),
+    max_entries: core::ptr::null(),
+};
+
+/// Workers to hold: [`memprof_ebpf::HoldOrder`]. Apart from the events, because it wakes the agent.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static HOLD_ORDERS: Ring = Ring {
     r#type: core::ptr::null(),
     max_entries: core::ptr::null(),
 };
@@ -74,16 +87,24 @@ impl Ring {
         worker.state.sent += 1;
     }
 
+    /// Sends a record and wakes the agent for it. A ring that is full has woken it already.
+    #[inline(always)]
+    pub fn wake<T: Pod>(&self, record: &T) {
+        self.output((record as *const T).cast(), size_of::<T>() as u64, WAKEUP);
+    }
+
     /// Copies `length` bytes into the ring; whether there was room.
     #[inline(always)]
-    fn output(&self, bytes: *const u8, length: u64) -> bool {
+    fn output(&self, bytes: *const u8, length: u64, wakeup: u64) -> bool {
         // SAFETY: the callers pass a pointer to at least `length` bytes; the verifier checks it.
-        unsafe { bpf_ringbuf_output(self.map(), bytes.cast_mut().cast(), length, NO_WAKEUP) == 0 }
+        unsafe { bpf_ringbuf_output(self.map(), bytes.cast_mut().cast(), length, wakeup) == 0 }
     }
 }
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself; a wake-up an event would cost more than the event.
 const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_FORCE_WAKEUP`
+const WAKEUP: u64 = 2;
 
 /// The worker that the program runs in, if the agent follows it.
 #[inline(always)]
@@ -117,7 +138,7 @@ pub fn send<T: Pod>(worker: &mut Worker, event: &T) -> bool {
 /// Sends `length` bytes at `event`; whether they were taken. What was not is counted.
 #[inline(always)]
 pub fn send_bytes(worker: &mut Worker, event: *const u8, length: u64) -> bool {
-    let taken = EVENTS.output(event, length);
+    let taken = EVENTS.output(event, length, NO_WAKEUP);
     if taken {
         worker.state.sent += 1;
     } else {

@@ -15,7 +15,7 @@ use crate::{
 /// `zend_function.common`: type and `fn_flags`, `function_name`, `scope`; the same in every version.
 pub type FunctionStart = [u64; 3];
 /// `zend_class_entry.name`, in every version.
-const CLASS_NAME: u64 = 8;
+pub const CLASS_NAME: u64 = 8;
 /// A `zend_op`, in every version.
 type Op = [u32; 8];
 const OP_EXTENDED_VALUE: usize = 5;
@@ -178,7 +178,13 @@ fn send_function(worker: &mut Worker, pid: u32, function: u64, flags: u32) -> u6
         let opcodes = read::<u64>(worker, at).unwrap_or(0);
         let [_, name, class] = read::<FunctionStart>(worker, function).unwrap_or_default();
         id = mix(mix(mix(id, opcodes), name), class);
-        !is_lasting(worker, opcodes) || !stays(worker, name) || !stays(worker, class)
+        let passes = !is_lasting(worker, opcodes);
+        if passes {
+            // Another file's code may have been there before in this request.
+            let at = function + u64::from(worker.config.offsets.filename);
+            id = mix(id, read(worker, at).unwrap_or(0));
+        }
+        passes || !stays(worker, name) || !stays(worker, class)
     };
     let mut flags = flags & frame_flags::INTERNAL;
     if is_passing {

@@ -1,6 +1,12 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+#[cfg(feature = "ebpf")]
+mod application;
+#[cfg(feature = "ebpf")]
+mod calls;
 pub mod dump;
+#[cfg(feature = "ebpf")]
+mod dumps;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
@@ -8,6 +14,8 @@ mod external;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
+#[cfg(feature = "ebpf")]
+mod hold;
 #[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
@@ -20,13 +28,20 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod snapshot;
+mod tracee;
+#[cfg(feature = "ebpf")]
 mod uri;
+#[cfg(feature = "ebpf")]
+mod watch;
 #[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Mode, Threshold, default_out};
+pub use options::{
+    AttachOptions, CheckpointAt, DumpPolicy, Mode, OwnCheckpoint, Threshold, default_out,
+};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -12,7 +13,9 @@ use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
+    application,
     external::External,
+    hold::Facts,
     options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
 };
@@ -22,14 +25,16 @@ use crate::{
     record::{
         Record,
         checkpoint::{CheckpointRecord, Label, Measurement},
+        dump::Dump,
         event::Event,
         frame::Frame,
         log::{LogError, LogFile, LogLine},
         pprof::{Amounts, Profile},
-        request::RequestInfo,
+        request::{RequestInfo, UserId},
         sample::{HeapSpan, SampleRecord},
         store::{Store, StoreError},
         summary::Summary,
+        units::Mib,
     },
 };
 
@@ -99,6 +104,7 @@ impl Output {
         &mut self,
         finished: &Finished,
         worker: Option<&Worker>,
+        facts: Facts,
         recorder: &Recorder,
     ) -> Result<(), OutputError> {
         let profile = &finished.profile;
@@ -107,7 +113,7 @@ impl Output {
         let Some(last) = profile.last() else {
             return Ok(());
         };
-        let start = profile.at(Label::RequestStart).map(|seen| seen.counters);
+        let start = profile.at(&Label::RequestStart).map(|seen| seen.counters);
         let grown = last
             .real_peak
             .saturating_sub(start.map_or(0, |start| start.real_size));
@@ -125,18 +131,50 @@ impl Output {
         };
         let external = External::new(finished, worker, self.options.mode, above, recorder);
         if is_high || every {
-            self.write(&checkpoint_record(profile), &external)?;
+            self.write(&checkpoint_record(profile, &facts), &external)?;
+        }
+        if is_high || every {
+            self.write_application(profile, &external)?;
         }
         if finished.recorded
-            && let Some(record) = sample_record(profile)
+            && let Some(record) = sample_record(profile, facts.user_id)
         {
             self.write(&record, &external)?;
         }
         Ok(())
     }
 
+    /// Writes what the request asked of its database and its models.
+    fn write_application(
+        &mut self,
+        profile: &RequestProfile,
+        external: &External<'_>,
+    ) -> Result<(), OutputError> {
+        for jump in application::jumps(profile) {
+            self.write(&jump, external)?;
+        }
+        if let Some(models) = application::models(profile) {
+            self.write(&models, external)?;
+        }
+        if let Some(scopes) = application::scopes(profile) {
+            self.write(&scopes, external)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a dump of the worker with that process id; where.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_dump(&self, dump: &Dump, pid: i32) -> Result<PathBuf, StoreError> {
+        self.store.write_dump(dump, pid.unsigned_abs())
+    }
+
     /// Writes one record to the log and, where asked for, to standard output.
-    fn write<R: Record>(
+    ///
+    /// # Errors
+    /// Standard output is closed. A log that can't be written is counted, and the run goes on.
+    pub fn write<R: Record>(
         &mut self,
         record: &R,
         external: &impl Serialize,
@@ -289,26 +327,31 @@ pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
     frames
 }
 
-fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
+fn checkpoint_record(profile: &RequestProfile, facts: &Facts) -> CheckpointRecord {
     let info = &profile.info;
     let measurements = profile.checkpoints.iter().map(|seen| Measurement {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         timestamp: seen.time,
         request: (seen.label == Label::RequestStart).then(|| RequestInfo {
             uri: info.uri.clone(),
             method: info.method.clone(),
-            user_id: None,
+            user_id: facts.user_id.clone(),
         }),
     });
-    CheckpointRecord::new(profile.real_peak().unwrap_or(0), measurements.collect())
+    let peak_bytes = profile.real_peak().unwrap_or(0);
+    let mut record = CheckpointRecord::new(peak_bytes, measurements.collect());
+    record.session_size = facts.session_bytes.map(Mib::from_bytes);
+    record.loaded_classes = facts.loaded_classes;
+    record.included_files = facts.included_files;
+    record
 }
 
 /// `None` where the request's start or end was not seen.
-fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
-    let start = profile.at(Label::RequestStart)?;
-    let end = profile.at(Label::RequestEnd)?;
+fn sample_record(profile: &RequestProfile, user_id: Option<UserId>) -> Option<SampleRecord> {
+    let start = profile.at(&Label::RequestStart)?;
+    let end = profile.at(&Label::RequestEnd)?;
     let heap = HeapSpan {
         start_bytes: start.counters.real_size,
         end_bytes: end.counters.real_size,
@@ -319,7 +362,7 @@ fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
     Some(SampleRecord::new(
         info.url.clone(),
         info.method.clone(),
-        None,
+        user_id,
         duration,
         heap,
     ))

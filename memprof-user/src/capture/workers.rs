@@ -3,19 +3,21 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use memprof_ebpf::WorkerState;
+use memprof_ebpf::{HoldConfig, WorkerState};
 
 use super::{
+    calls::{self, CallSites},
     ebpf::{Attached, Engine, EngineError, Program, program_of},
     options::{AttachOptions, Mode},
     sampler::Sampler,
     worker::config,
 };
 use crate::{
-    binary::{PhpVersion, ProbeSite},
+    binary::{PhpVersion, ProbeSite, Site},
     fpm::{Builds, LiveError, LivePhp, MappedSite, Worker},
 };
 
@@ -38,6 +40,8 @@ pub struct Counts {
     pub uncounted: u64,
     /// Reads of worker memory that failed.
     pub unreadable: u64,
+    /// Watched PHP calls that ran inside another one.
+    pub nested_calls: u64,
     /// Requests started.
     pub requests: u64,
     /// Hits that were timed.
@@ -53,6 +57,7 @@ impl Counts {
         self.lost += state.lost;
         self.uncounted += state.uncounted;
         self.unreadable += state.unreadable;
+        self.nested_calls += state.nested_calls;
         self.requests += u64::from(state.request);
         self.timed_hits += state.timed_hits;
         self.timed_ns += state.timed_ns;
@@ -65,10 +70,12 @@ type FileId = (u64, u64);
 /// One followed worker.
 struct Followed {
     worker: Worker,
-    live: LivePhp,
+    live: Arc<LivePhp>,
     file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
+    /// The PHP functions that are watched, by the file that they are in.
+    calls: Vec<CallSites>,
     /// Growth probes, where they are attached now.
     growth: Vec<Attached>,
     /// Since when the worker waits for the request to record.
@@ -79,25 +86,33 @@ struct Followed {
 pub struct Workers {
     mode: Mode,
     sample_rate: f64,
+    /// As [`Watch::tail_lengths`](super::watch::Watch::tail_lengths) has them.
+    watched_lengths: u64,
     sampler: Sampler,
     builds: Builds,
+    hold: HoldConfig,
     /// The request probes of each executable, which sit in every process that maps it.
-    request: HashMap<FileId, Attached>,
+    request: HashMap<FileId, Vec<Attached>>,
     followed: BTreeMap<i32, Followed>,
+    /// Workers whose PHP functions are not watched, because that could kill them.
+    without_calls: u64,
     ended: Counts,
 }
 
 impl Workers {
     /// None so far.
     #[must_use]
-    pub fn new(options: &AttachOptions, seed: u64) -> Self {
+    pub fn new(options: &AttachOptions, watched_lengths: u64, seed: u64) -> Self {
         Self {
             mode: options.mode,
             sample_rate: options.sample_rate,
+            watched_lengths,
             sampler: Sampler::new(options.sample_rate, seed),
             builds: Builds::default(),
+            hold: options.hold_config(),
             request: HashMap::new(),
             followed: BTreeMap::new(),
+            without_calls: 0,
             ended: Counts::default(),
         }
     }
@@ -125,24 +140,38 @@ impl Workers {
         let live = self.builds.live(worker.process)?;
         let executable = worker.process.executable().map_err(LiveError::from)?;
         let pid = worker.process.pid;
-        engine.follow(pid, config(&live, worker.parent)?)?;
+        let mut known = config(&live, worker.parent, self.hold)?;
+        known.watched_lengths = self.watched_lengths;
+        engine.follow(pid, known)?;
         let mut followed = Followed {
             worker: worker.clone(),
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
-            live,
+            calls: self.call_sites(&live),
+            live: Arc::new(live),
             growth: Vec::new(),
             armed: None,
         };
         if let Entry::Vacant(unprobed) = self.request.entry(followed.file) {
-            let sites = followed.sites(Program::Request);
-            unprobed.insert(engine.attach(Program::Request, &followed.path(), None, &sites)?);
+            unprobed.insert(followed.attach_request(engine)?);
         }
         if self.stays_armed() {
             followed.attach_growth(engine, self.mode)?;
             engine.arm_share(pid, self.sample_rate)?;
         }
         Ok(followed)
+    }
+
+    /// The PHP functions to watch; none where watching could kill the worker.
+    fn call_sites(&mut self, live: &LivePhp) -> Vec<CallSites> {
+        if self.mode == Mode::Light {
+            return Vec::new();
+        }
+        if calls::returns_could_kill(live.process.pid) {
+            self.without_calls += 1;
+            return Vec::new();
+        }
+        calls::sites(live)
     }
 
     fn stays_armed(&self) -> bool {
@@ -212,6 +241,12 @@ impl Workers {
         Some(&self.followed.get(&pid)?.worker)
     }
 
+    /// The memory of a followed worker.
+    #[must_use]
+    pub fn live(&self, pid: i32) -> Option<&Arc<LivePhp>> {
+        Some(&self.followed.get(&pid)?.live)
+    }
+
     /// How many workers are followed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -229,6 +264,13 @@ impl Workers {
         versions.sort_unstable();
         versions.dedup();
         versions
+    }
+
+    /// Workers whose queries and models are not seen: they run under a seccomp filter on a kernel that
+    /// would kill them for it.
+    #[must_use]
+    pub fn without_calls(&self) -> u64 {
+        self.without_calls
     }
 
     /// What the kernel side counted so far.
@@ -276,6 +318,18 @@ impl Followed {
             .collect()
     }
 
+    /// The probes of every request, in all processes that map the executable.
+    fn attach_request(&self, engine: &Engine) -> Result<Vec<Attached>, EngineError> {
+        let path = self.path();
+        let sites = self.sites(Program::Request);
+        let (limit, _): (Vec<_>, Vec<_>) =
+            (sites.iter().cloned()).partition(|site| matches!(site.site, Site::LimitError { .. }));
+        Ok(vec![
+            engine.attach(Program::Request, &path, None, &sites)?,
+            engine.attach(Program::Hold, &path, None, &limit)?,
+        ])
+    }
+
     /// The probes of a request that is recorded in full, in this worker alone.
     fn attach_growth(&mut self, engine: &Engine, mode: Mode) -> Result<(), EngineError> {
         let pid = Some(self.worker.process.pid);
@@ -286,6 +340,17 @@ impl Followed {
         if let Some(MappedSite { path, site, .. }) = &self.compile_file {
             let site = std::slice::from_ref(site);
             growth.push(engine.attach(Program::Include, path, pid, site)?);
+        }
+        for CallSites {
+            path,
+            begins,
+            returns,
+        } in &self.calls
+        {
+            growth.push(engine.attach(Program::Call, path, pid, begins)?);
+            if !returns.is_empty() {
+                growth.push(engine.attach(Program::CallReturn, path, pid, returns)?);
+            }
         }
         if mode == Mode::Exact {
             let sites = self.sites(Program::Exact);

@@ -97,7 +97,7 @@ impl Exit {
                 })
             }
             AttachError::PidNamespace => Some(Self::Unsupported),
-            AttachError::Output(_) | AttachError::Signals(_) => None,
+            AttachError::Output(_) | AttachError::Signals(_) | AttachError::Threads(_) => None,
         }
     }
 

@@ -91,6 +91,7 @@ const PHP_7_4: Layout = Layout {
         function_name: 8,
         scope: 16,
         size: 24,
+        handler: 48,
     },
     op_array: OpArray {
         last: 60,
@@ -211,6 +212,10 @@ const PHP_8_0: Layout = Layout {
         map_ptr_last: 488,
         ..PHP_7_4.compiler
     },
+    function: Function {
+        handler: 56,
+        ..PHP_7_4.function
+    },
     op_array: OpArray {
         last: 68,
         opcodes: 72,
@@ -271,6 +276,10 @@ const PHP_8_1: Layout = Layout {
 const PHP_8_2: Layout = Layout {
     php: "8.2.20 and 8.2.32",
     minor: (8, 2),
+    function: Function {
+        handler: 72,
+        ..PHP_8_1.function
+    },
     op_array: OpArray {
         last: 80,
         opcodes: 88,
@@ -336,6 +345,10 @@ const PHP_8_3: Layout = Layout {
 const PHP_8_4: Layout = Layout {
     php: "8.4.14 and 8.4.24",
     minor: (8, 4),
+    function: Function {
+        handler: 88,
+        ..PHP_8_3.function
+    },
     executor: ExecutorGlobals {
         ini_directives: 832,
         object_buckets: 856,

@@ -2,11 +2,14 @@
 
 use super::memory::{MemoryError, at};
 use super::objects::LiveObjects;
+use super::session::Started;
 use super::values::Reader;
 use super::zval::Value;
+use crate::record::request::UserId;
 
 const SESSION_STORE: &str = "Illuminate\\Session\\Store";
 const CONFIG_REPOSITORY: &str = "Illuminate\\Config\\Repository";
+const SESSION_GUARD: &str = "Illuminate\\Auth\\SessionGuard";
 /// Longest chain of parents followed; real ones have fewer than 20.
 const MOST_PARENTS: usize = 64;
 
@@ -14,17 +17,17 @@ const MOST_PARENTS: usize = 64;
 pub(super) fn session_attributes(
     reader: Reader<'_>,
     objects: &LiveObjects,
+    started: Started,
 ) -> Result<Option<u64>, MemoryError> {
     let Some(store) = first_of(reader, objects, SESSION_STORE)? else {
         return Ok(None);
     };
-    if reader.property(store, "started")? != Some(Value::Boolean(true)) {
+    let Some(Value::Array(attributes)) = reader.property(store, "attributes")? else {
         return Ok(None);
-    }
-    Ok(match reader.property(store, "attributes")? {
-        Some(Value::Array(attributes)) => Some(attributes),
-        _ => None,
-    })
+    };
+    let is_open = reader.property(store, "started")? == Some(Value::Boolean(true));
+    let was_open = started == Started::Before && reader.count(attributes)? > 0;
+    Ok((is_open || was_open).then_some(attributes))
 }
 
 /// `config('cache.default')`, the name of the cache store in use; `None` where no configuration lives.
@@ -45,6 +48,30 @@ pub(super) fn cache_driver(
         Some(Value::String(driver)) => reader.name(driver).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The id of the user who is logged in, if a session guard has loaded one.
+///
+/// The model's attribute `id`, whatever the model calls its key.
+pub(super) fn user_id(
+    reader: Reader<'_>,
+    objects: &LiveObjects,
+) -> Result<Option<UserId>, MemoryError> {
+    let Some(guard) = first_of(reader, objects, SESSION_GUARD)? else {
+        return Ok(None);
+    };
+    let Some(Value::Object(user)) = reader.property(guard, "user")? else {
+        return Ok(None);
+    };
+    let Some(Value::Array(attributes)) = reader.property(user, "attributes")? else {
+        return Ok(None);
+    };
+    let id = reader.element(attributes, "id")?.unwrap_or(Value::Null);
+    Ok(match reader.dereferenced(id)? {
+        Value::Long(id) => Some(UserId::Number(id)),
+        Value::String(id) => Some(UserId::Text(reader.name(id)?)),
+        _ => None,
+    })
 }
 
 /// The first live object of a class or of one that extends it.

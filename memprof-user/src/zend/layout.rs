@@ -100,7 +100,7 @@ pub struct CompilerGlobals {
     /// `class_table`, a pointer to a `HashTable`; the executor's is the same table, but null until
     /// the worker's first request.
     pub class_table: u32,
-    /// `function_table`, a pointer to a `HashTable`.
+    /// `function_table`, a pointer to a `HashTable`; its keys are in lower case.
     pub function_table: u32,
     /// `map_ptr_base`: where the request keeps what classes and functions in shared memory point to.
     pub map_ptr_base: u32,
@@ -185,6 +185,8 @@ pub struct Function {
     pub scope: u32,
     /// Bytes to read to have all of the above.
     pub size: u32,
+    /// `zend_internal_function.handler`, a pointer to code; internal functions only.
+    pub handler: u32,
 }
 
 /// `zend_op_array`: a user function.

@@ -15,6 +15,7 @@ mod objects;
 mod process;
 mod prove;
 mod recent;
+mod recursion;
 mod request;
 mod serialize;
 mod session;
@@ -35,6 +36,7 @@ pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE,
 pub use objects::{ClassObjects, LiveObjects};
 pub use process::{Addresses, Process};
 pub use prove::Proof;
+pub use recursion::Recursion;
 pub use request::Request;
 pub use session::{Session, SessionSource, SessionValue};
 pub use stack::{Stack, StackEnd, StackEnds};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::binary::{Decoded, Globals, PhpVersion};
+use crate::record::request::UserId;
 
 use super::ZendError;
 use super::fingerprint::Machine;
@@ -14,7 +15,7 @@ use super::memory::{Memory, ProcessMemory, at};
 use super::objects::{self, LiveObjects};
 use super::prove::{Proof, Prover};
 use super::request::{self, Request};
-use super::session::{self, Session};
+use super::session::{self, Session, Started};
 use super::slots::Slots;
 use super::stack::{Stack, StackEnds, Walk};
 use super::values::{Loaded, Reader};
@@ -234,6 +235,16 @@ impl Process {
             .loaded(self.addresses.executor, self.addresses.compiler)
     }
 
+    /// Where the code of a function written in C is in the process, or that of such a method of a class,
+    /// by their names in lower case; `None` where there is no such function, or it is written in PHP.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn handler(&self, class: Option<&str>, function: &str) -> Result<Option<u64>, ZendError> {
+        self.reader()
+            .handler(self.addresses.compiler, class, function)
+    }
+
     /// The paths of the included files, in the order of their first inclusion.
     ///
     /// # Errors
@@ -271,7 +282,15 @@ impl Process {
     /// # Errors
     /// As [`Process::objects`].
     pub fn session(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
-        session::session(self.reader(), objects, self.addresses)
+        session::session(self.reader(), objects, self.addresses, Started::Now)
+    }
+
+    /// The same at a request's end, when Laravel has written its session and closed it.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn session_at_end(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
+        session::session(self.reader(), objects, self.addresses, Started::Before)
     }
 
     /// The name of Laravel's default cache store, if one of the `objects` is its configuration.
@@ -303,6 +322,22 @@ impl Process {
             globals: &self.globals,
         };
         graph.holders(source, deadline).map(Some)
+    }
+
+    /// The id of the user whom Laravel knows, if one of the `objects` is its session guard and has loaded one.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn user_id(&self, objects: &LiveObjects) -> Result<Option<UserId>, ZendError> {
+        Ok(laravel::user_id(self.reader(), objects)?)
+    }
+
+    /// The ini setting memory_limit as it is written: `128M`.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn memory_limit_setting(&self) -> Result<Option<String>, ZendError> {
+        self.reader().ini(self.addresses.executor, "memory_limit")
     }
 
     fn walk(&self, most_frames: usize) -> Walk<'_> {

@@ -3,11 +3,14 @@
 use std::io::{self, Write};
 
 use super::Printer;
-use super::dump_view::{self, DumpView};
+use super::log_routes::LogRoute;
 use super::pattern::Match;
 use super::select::Selection;
 use super::summary::{Insight, SessionSummary, Summary};
 use crate::record::number::echo;
+use crate::report::dump_view::DumpView;
+use crate::report::findings::{self, Findings};
+use crate::report::text;
 
 const RULE: &str =
     "================================================================================";
@@ -92,7 +95,7 @@ impl<W: Write> Printer for Classic<W> {
     }
 
     fn pattern(&mut self, pattern: &str) -> io::Result<()> {
-        let pattern = dump_view::printable(pattern);
+        let pattern = text::printable(pattern);
         writeln!(
             self.0,
             "{RULE}\n🔎 SEARCHING FOR PATTERN: {pattern}\n{RULE}\n"
@@ -110,6 +113,22 @@ impl<W: Write> Printer for Classic<W> {
         }
         for function in &found.frames {
             writeln!(self.0, "   Backtrace match: {function}")?;
+        }
+        writeln!(self.0)
+    }
+
+    fn findings(&mut self, findings: &Findings) -> io::Result<()> {
+        findings::print(findings, &mut self.0)
+    }
+
+    fn log_routes(&mut self, routes: &[LogRoute]) -> io::Result<()> {
+        if routes.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.0, "Highest routes in memprof.log, by peak:")?;
+        for route in routes {
+            let (peak, requests) = (echo(route.peak_mb), route.requests);
+            writeln!(self.0, "  {peak} MB  {} ({requests} times)", route.route)?;
         }
         writeln!(self.0)
     }
