@@ -100,7 +100,7 @@ pub fn is_newly_critical(worker: &mut Worker, seen: &CheckpointEvent) -> bool {
 #[inline(always)]
 pub fn hold_for_end(worker: &mut Worker, pid: u32) {
     if is_told(worker) {
-        ask(worker, pid);
+        order(worker, pid, OrderKind::Hold, StopReason::RequestEnd);
     }
 }
 
@@ -116,7 +116,8 @@ fn is_told(worker: &Worker) -> bool {
 pub fn stop_at_end(worker: &mut Worker, pid: u32, seen: &CheckpointEvent) {
     let level = worker.config.hold.end;
     let is_high = seen.real_peak != UNKNOWN && seen.real_peak > level.bytes(seen.limit);
-    if (is_high || is_told(worker)) && wait_until_held(worker, pid) == Hold::Held as u32 {
+    if (is_high || is_told(worker)) && answer(pid) == Hold::Held as u32 {
+        worker.state.stop_time = now();
         stop(worker, StopReason::RequestEnd);
     }
 }

@@ -378,7 +378,7 @@ mod tests {
         for (slot, pages) in BINS {
             let inverse = (1_u64 << 32).div_ceil(u64::from(slot));
             for within in 0..u64::from(pages) * PAGE_SIZE {
-                assert_eq!(within * inverse >> 32, within / u64::from(slot));
+                assert_eq!((within * inverse) >> 32, within / u64::from(slot));
             }
         }
     }
