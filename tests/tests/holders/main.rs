@@ -1,6 +1,7 @@
 //! The biggest holders in a dump are those that the script made, with the paths by which PHP code gets at them.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod graph;
 mod laravel;
 #[allow(dead_code, reason = "shared with the other tests of dumps")]
 #[path = "../dump/script.rs"]
