@@ -7,9 +7,13 @@
 
 pub mod cookie;
 mod event;
+mod pattern;
+mod targeting;
 mod worker;
 
 pub use event::*;
+pub use pattern::{MOST_STEPS, Matching};
+pub use targeting::*;
 pub use worker::*;
 
 /// Frames recorded of a stack, counted from the innermost; what lies further out is marked as cut.

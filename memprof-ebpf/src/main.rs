@@ -7,6 +7,7 @@
 #![no_main]
 
 mod exact;
+mod fastcgi;
 mod growth;
 mod heap;
 mod id;
@@ -18,6 +19,7 @@ mod repeat;
 mod request;
 mod resolve;
 mod stack;
+mod target;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -25,15 +25,17 @@ const NEIGHBOUR: &str = "memprof-neighbour";
 enum Setup {
     Nothing,
     Light,
+    Targeted,
     Aggressive,
     Untargeted,
     CountEveryEmalloc,
 }
 
 /// Measured together. What is slow by far is measured apart: the page that comes behind it finds cold caches.
-const TOGETHER: [Setup; 4] = [
+const TOGETHER: [Setup; 5] = [
     Setup::Nothing,
     Setup::Light,
+    Setup::Targeted,
     Setup::Aggressive,
     Setup::Untargeted,
 ];
@@ -46,6 +48,7 @@ impl Setup {
         match self {
             Self::Nothing => "nothing attached",
             Self::Light => "memprof light",
+            Self::Targeted => "memprof targeted, requests without the header",
             Self::Aggressive => "memprof aggressive",
             Self::Untargeted => "another pool's worker of the same php-fpm, memprof aggressive",
             Self::CountEveryEmalloc => "bpftrace, a count on every _emalloc*",
@@ -142,6 +145,7 @@ impl Lane {
         // By pid: pools of the same name belong to the other setups.
         let mode = match setup {
             Setup::Light => Some("light"),
+            Setup::Targeted => Some("targeted"),
             Setup::Aggressive | Setup::Untargeted => Some("aggressive"),
             Setup::Nothing | Setup::CountEveryEmalloc => None,
         };

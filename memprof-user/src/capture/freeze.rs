@@ -4,16 +4,12 @@
 //! lets the process go on when memprof ends, however it ends. Signals that reach the process meanwhile
 //! are delivered when it goes on.
 
-use std::io;
-use std::marker::PhantomData;
-use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::ptrace;
-use nix::unistd::Pid;
+
+use super::tracee::{Stop, Tracee};
 
 /// How long to wait before looking again whether the process stands still.
 const PAUSE: Duration = Duration::from_micros(20);
@@ -50,14 +46,12 @@ fn cure(errno: Errno) -> &'static str {
 }
 
 /// A process that stands still; it goes on when this is dropped.
-///
-/// It belongs to the thread that froze it, as ptrace has it.
 #[derive(Debug)]
 pub struct Frozen {
-    seized: Seized,
+    /// `None` once it was let go.
+    tracee: Option<Tracee>,
+    stop: Option<Stop>,
     since: Instant,
-    /// Keeps it in its thread.
-    thread: PhantomData<*const ()>,
 }
 
 impl Frozen {
@@ -67,29 +61,22 @@ impl Frozen {
     /// [`FreezeError`]; the process then goes on as if nothing had been.
     pub fn freeze(pid: i32, patience: Duration) -> Result<Frozen, FreezeError> {
         let refused = |errno| FreezeError::Refused { pid, errno };
-        let process = Pid::from_raw(pid);
-        ptrace::seize(process, ptrace::Options::empty()).map_err(refused)?;
-        let mut seized = Seized {
-            process,
-            signal: 0,
-            is_stopped: false,
+        let mut frozen = Frozen {
+            tracee: Some(Tracee::seize(pid).map_err(refused)?),
+            stop: None,
+            since: Instant::now(),
         };
-        let since = Instant::now();
-        ptrace::interrupt(process).map_err(refused)?;
-        while !seized.look().map_err(refused)? {
-            if since.elapsed() >= patience {
-                return Err(FreezeError::NotStopped {
-                    pid,
-                    waited: patience,
-                });
-            }
-            thread::sleep(PAUSE);
+        if let Some(tracee) = &frozen.tracee {
+            tracee.interrupt().map_err(refused)?;
         }
-        Ok(Frozen {
-            seized,
-            since,
-            thread: PhantomData,
-        })
+        frozen.wait(frozen.since + patience).map_err(refused)?;
+        if frozen.stop.is_none() {
+            return Err(FreezeError::NotStopped {
+                pid,
+                waited: patience,
+            });
+        }
+        Ok(frozen)
     }
 
     /// When the process was told to stop.
@@ -98,83 +85,48 @@ impl Frozen {
     }
 
     /// Lets the process go on; tells for how long it was held.
-    pub fn release(self) -> Duration {
-        let Frozen { seized, since, .. } = self;
-        drop(seized);
-        since.elapsed()
-    }
-}
-
-/// A process under PTRACE_SEIZE.
-#[derive(Debug)]
-struct Seized {
-    process: Pid,
-    /// The signal whose delivery the process stopped at, to be delivered when it goes on; 0 for none.
-    signal: libc::c_int,
-    is_stopped: bool,
-}
-
-impl Seized {
-    /// Whether the process has come to a stop by now.
-    ///
-    /// Not by nix's `waitpid`, which takes a real-time signal for an error.
-    fn look(&mut self) -> Result<bool, Errno> {
-        let mut status = 0;
-        // SAFETY: `status` is a live int for the kernel to write to.
-        let pid = unsafe {
-            libc::waitpid(
-                self.process.as_raw(),
-                &raw mut status,
-                libc::__WALL | libc::WNOHANG,
-            )
-        };
-        match pid {
-            0 => return Ok(false),
-            -1 => return Err(Errno::last()),
-            _ => {}
-        }
-        if !libc::WIFSTOPPED(status) {
-            return Err(Errno::ESRCH);
-        }
-        // A stop of ptrace's own has an event in the upper bits; one without is a signal on its way.
-        let is_signal = status >> 16 == 0;
-        self.signal = if is_signal { libc::WSTOPSIG(status) } else { 0 };
-        self.is_stopped = true;
-        Ok(true)
+    pub fn release(mut self) -> Duration {
+        self.let_go();
+        self.since.elapsed()
     }
 
-    /// PTRACE_DETACH; not nix's, which knows no real-time signals.
-    fn detach(&self) -> io::Result<()> {
-        // SAFETY: PTRACE_DETACH takes no address and a signal's number, and touches no memory of ours.
-        let result = unsafe {
-            libc::ptrace(
-                libc::PTRACE_DETACH,
-                self.process.as_raw(),
-                ptr::null_mut::<libc::c_void>(),
-                libc::c_long::from(self.signal),
-            )
+    /// Waits for the stop until `deadline`.
+    fn wait(&mut self, deadline: Instant) -> Result<(), Errno> {
+        let Some(tracee) = &self.tracee else {
+            return Ok(());
         };
-        if result == -1 {
-            return Err(io::Error::last_os_error());
+        while self.stop.is_none() {
+            self.stop = tracee.look()?;
+            if self.stop.is_none() {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
         }
         Ok(())
     }
-}
 
-impl Drop for Seized {
-    fn drop(&mut self) {
+    fn let_go(&mut self) {
         // Only what stands still can be let go. What stops later is let go by the kernel, when this
         // thread ends; until then it has to be waited for.
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while !self.is_stopped && Instant::now() < deadline {
-            match self.look() {
-                Ok(false) => thread::sleep(PAUSE),
-                Ok(true) => {}
-                Err(_) => return,
-            }
+        let _ = self.wait(Instant::now() + Duration::from_secs(1));
+        if let (Some(tracee), Some(stop)) = (self.tracee.take(), self.stop) {
+            let signal = match stop {
+                Stop::Signal(signal) => signal,
+                Stop::Group | Stop::Own => 0,
+            };
+            // It fails only where the process was killed meanwhile.
+            let _ = tracee.detach(signal);
         }
-        // It fails only where the process was killed meanwhile.
-        let _ = self.detach();
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if self.tracee.is_some() {
+            self.let_go();
+        }
     }
 }
 
@@ -184,6 +136,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
 
     use super::*;
 

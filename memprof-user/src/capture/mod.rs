@@ -1,10 +1,14 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
+#[cfg(feature = "ebpf")]
+mod counts;
 pub mod dump;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
 mod external;
+#[cfg(feature = "ebpf")]
+mod followed;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
@@ -20,16 +24,22 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod targeting;
+mod tracee;
+#[cfg(feature = "ebpf")]
+mod tracer;
+#[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Mode, Threshold, default_out};
+pub use options::{AttachOptions, Force, Mode, Threshold, default_out};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,
     run::{AttachError, attach},
+    targeting::TargetingError,
     workers::FollowError,
 };

@@ -13,8 +13,14 @@ pub struct AttachOptions {
     pub mode: Mode,
     /// Detach after this time; `None` runs until a signal comes.
     pub duration: Option<Duration>,
-    /// The share of requests recorded in full, 0 to 1.
-    pub sample_rate: f64,
+    /// The share of requests recorded in full in that mode, 0 to 1; `None` for the mode's own.
+    pub sample_rate: Option<f64>,
+    /// What forces a request's recording in targeted mode.
+    pub force: Force,
+    /// Only requests of this method are recorded.
+    pub method: Option<String>,
+    /// Only requests whose path matches are recorded: `*` stands for any text, `?` for one byte.
+    pub path: Option<String>,
     /// The folder of the records.
     pub out: PathBuf,
     /// Where log lines go instead of `memprof.log` in that folder.
@@ -44,8 +50,43 @@ pub enum Mode {
     Light,
     /// Every request with its growth by stack.
     Aggressive,
+    /// Requests with a header in full, the peak and the chunk growth of every request.
+    Targeted,
     /// Every single allocation; slows the pool down many times.
     Exact,
+}
+
+/// The header that forces a request's recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Force {
+    /// Its name.
+    pub header: String,
+    /// What it has to hold; `None` where it only has to be there.
+    pub value: Option<String>,
+    /// Without a value: requests recorded in a minute at most, because any client can send a header.
+    pub most_a_minute: u32,
+}
+
+impl Default for Force {
+    fn default() -> Self {
+        Self {
+            header: "X-Force-Memory-Profile".to_owned(),
+            value: None,
+            most_a_minute: 30,
+        }
+    }
+}
+
+impl AttachOptions {
+    /// The share of requests recorded in full in a mode, 0 to 1.
+    #[must_use]
+    pub fn sample_rate_in(&self, mode: Mode) -> f64 {
+        match self.sample_rate {
+            Some(rate) if mode == self.mode => rate,
+            _ if mode == Mode::Light => 0.01,
+            _ => 1.0,
+        }
+    }
 }
 
 impl Mode {
@@ -55,6 +96,7 @@ impl Mode {
         match self {
             Self::Light => "light",
             Self::Aggressive => "aggressive",
+            Self::Targeted => "targeted",
             Self::Exact => "exact",
         }
     }

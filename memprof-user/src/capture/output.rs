@@ -63,6 +63,8 @@ pub struct Output {
     store: Store,
     log: LogFile,
     options: AttachOptions,
+    /// The mode now.
+    mode: Mode,
     profile: Profile,
     paths: HashSet<String>,
     records: IndexMap<String, u64>,
@@ -84,11 +86,17 @@ impl Output {
             store,
             log,
             options: options.clone(),
+            mode: options.mode,
             profile: Profile::new(started),
             paths: HashSet::new(),
             records: IndexMap::new(),
             errors: BTreeMap::new(),
         })
+    }
+
+    /// What is written from now on was recorded in this mode.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
     }
 
     /// Writes the records of a request that is over, and adds it to the profile.
@@ -113,7 +121,8 @@ impl Output {
             .saturating_sub(start.map_or(0, |start| start.real_size));
         let is_high = last.real_peak > self.options.warning.bytes(last.limit);
         let is_grown = grown > GROWTH.bytes(last.limit);
-        let every = self.options.every && finished.recorded;
+        // A forced request is wanted whatever it took.
+        let every = (self.options.every || self.mode == Mode::Targeted) && finished.recorded;
         if !(is_high || is_grown || every) {
             return Ok(());
         }
@@ -123,7 +132,7 @@ impl Output {
             (false, true) => Some("warning"),
             (false, false) => None,
         };
-        let external = External::new(finished, worker, self.options.mode, above, recorder);
+        let external = External::new(finished, worker, self.mode, above, recorder);
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
@@ -202,7 +211,7 @@ impl Output {
             ("pid", &pid),
             ("path", path),
             ("method", &info.method),
-            ("mode", self.options.mode.as_str()),
+            ("mode", self.mode.as_str()),
         ];
         for (stack, totals) in ledger.stacks() {
             let amounts = Amounts {

@@ -1,10 +1,13 @@
 //! Turns events into requests, and gives each request away when it is over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
 
-use super::{ebpf::Event, names::Names, uri::request_info};
+use super::{ebpf::Event, names::Names, targeting::Requests, uri::request_info};
 use crate::{
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
@@ -25,8 +28,12 @@ const END_NOT_SEEN: &str = "requests whose end was not seen";
 pub struct Finished {
     /// The worker that served it.
     pub pid: i32,
+    /// Its number among the worker's requests.
+    pub number: u32,
     /// Whether its growth was recorded run by run.
     pub recorded: bool,
+    /// Whether its method and path are those that are recorded.
+    pub is_meant: bool,
     /// What it did.
     pub profile: RequestProfile,
 }
@@ -38,6 +45,8 @@ pub enum Step {
     Started {
         /// The worker.
         pid: i32,
+        /// Whether its method and path are those that are recorded.
+        is_meant: bool,
     },
     /// A request is over.
     Finished(Box<Finished>),
@@ -45,6 +54,7 @@ pub enum Step {
 
 /// The requests that run, worker by worker.
 pub struct Recorder {
+    requests: Rc<Requests>,
     names: Names,
     stacks: Stacks,
     /// Stands for a stack whose description was lost.
@@ -59,6 +69,7 @@ pub struct Recorder {
 struct Running {
     number: u32,
     recorded: bool,
+    is_meant: bool,
     profile: RequestProfile,
 }
 
@@ -66,7 +77,7 @@ impl Recorder {
     /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
     /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(unix_offset: f64, keep_stacks: bool) -> Self {
+    pub fn new(requests: Rc<Requests>, unix_offset: f64, keep_stacks: bool) -> Self {
         let mut stacks = Stacks::default();
         let unknown_stack = stacks.intern([Frame {
             function: "[unknown stack]".to_owned(),
@@ -74,6 +85,7 @@ impl Recorder {
             line: None,
         }]);
         Self {
+            requests,
             names: Names::new(keep_stacks),
             stacks,
             unknown_stack,
@@ -97,6 +109,24 @@ impl Recorder {
                 self.names
                     .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
             }
+        }
+    }
+
+    /// A forced request went on when its probes were attached, at this moment of CLOCK_MONOTONIC in
+    /// seconds: what it took until then is not the application's.
+    pub fn went_on(&mut self, pid: u32, request: u32, time: f64) {
+        let time = time + self.unix_offset;
+        if let Some(running) = running(&mut self.running, pid, request) {
+            running.profile.set_start(time);
+        }
+    }
+
+    /// A forced request runs without its probes: it is not recorded in full.
+    pub fn give_up(&mut self, pid: u32, request: u32) {
+        self.count("forced requests that ran unrecorded because their probes came too late");
+        if let Some(running) = running(&mut self.running, pid, request) {
+            running.recorded = false;
+            running.profile.ledger = None;
         }
     }
 
@@ -170,9 +200,11 @@ impl Recorder {
             &part(&event.script, event.script_length),
         );
         let recorded = event.header.recorded != 0;
+        let is_meant = self.requests.include(&info.method, &info.path);
         let running = Running {
             number: event.header.request,
             recorded,
+            is_meant,
             profile: RequestProfile::new(info, recorded),
         };
         if self.running.insert(pid, running).is_some() {
@@ -180,6 +212,7 @@ impl Recorder {
         }
         self.steps.push(Step::Started {
             pid: pid.cast_signed(),
+            is_meant,
         });
     }
 
@@ -222,7 +255,9 @@ impl Recorder {
         if let Some(running) = self.running.remove(&pid) {
             self.steps.push(Step::Finished(Box::new(Finished {
                 pid: pid.cast_signed(),
+                number: running.number,
                 recorded: running.recorded,
+                is_meant: running.is_meant,
                 profile: running.profile,
             })));
         }

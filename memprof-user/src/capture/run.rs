@@ -18,12 +18,15 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    ebpf::{Attach, Engine, EngineError, Sink, trap_ns},
+    counts::Counts,
+    ebpf::{Attach, Engine, EngineError, Room, Sink, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
     output::{Output, OutputError},
     recorder::{Recorder, Step, WATCHED_FILES},
-    workers::{Counts, FollowError, Workers},
+    targeting::{Requests, TargetingError},
+    tracer::prepare_signals,
+    workers::{FollowError, Workers},
 };
 use crate::{
     fpm::{Follower, FpmError, in_first_pid_namespace},
@@ -39,6 +42,8 @@ const LOOK_AT_WORKERS: Duration = Duration::from_millis(250);
 /// How often stacks are described anew. opcache_reset() and a restart of opcache put other code at
 /// the addresses by which the kernel side knows functions, and nothing tells of it.
 const DESCRIBE_ANEW: Duration = Duration::from_secs(60);
+/// The time in which `--force-limit` forced requests are recorded at most.
+const PERMIT_FORCED: Duration = Duration::from_secs(60);
 /// How often the line on the terminal is renewed.
 const STATUS: Duration = Duration::from_secs(1);
 /// Linux 6.6, the first with uprobe_multi.
@@ -59,6 +64,9 @@ pub enum AttachError {
     /// The records can't be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// What is to be recorded can't be told to the probes.
+    #[error(transparent)]
+    Targeting(#[from] TargetingError),
     /// Probes would not know the workers by the ids that memprof knows.
     #[error(
         "memprof runs in a pid namespace of its own, where process ids are not those that probes \
@@ -79,16 +87,22 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         return Err(AttachError::PidNamespace);
     }
     let stop = stop_flag()?;
+    prepare_signals().map_err(AttachError::Signals)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
+    let requests = Rc::new(Requests::new(options)?);
     let recorder = Rc::new(RefCell::new(Recorder::new(
+        Rc::clone(&requests),
         unix_offset(),
         options.mode == Mode::Exact,
     )));
     let engine = Engine::load(
         attach_kind(options),
-        options.ring_size_bytes,
-        options.mode == Mode::Exact,
+        Room {
+            ring_bytes: options.ring_size_bytes,
+            exact: options.mode == Mode::Exact,
+            permits: options.force.most_a_minute,
+        },
         sink(&recorder),
     )?;
     // Only now: a run that is not permitted leaves no folder behind.
@@ -99,7 +113,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let trap_ns = trap_ns(&engine)?;
     let mut run = Run {
         options,
-        workers: Workers::new(options, started.as_nanosecond() as u64),
+        workers: Workers::new(options, requests, started.as_nanosecond() as u64),
         engine,
         recorder,
         output,
@@ -109,6 +123,8 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         errors: BTreeMap::new(),
     };
     run.warn_of_exact();
+    run.engine.permit_forced();
+    run.workers.switch(&run.engine, Some(options.mode))?;
     run.follow_first(&found)?;
     run.announce();
     run.watch(&mut follower, &stop)?;
@@ -186,6 +202,7 @@ impl Run<'_> {
     fn watch(&mut self, follower: &mut Follower, stop: &AtomicBool) -> Result<(), AttachError> {
         let start = Instant::now();
         let mut looked = start;
+        let mut permitted = start;
         let mut described = start;
         let mut shown = start;
         let status = !self.options.quiet && std::io::stderr().is_terminal();
@@ -204,16 +221,44 @@ impl Run<'_> {
                 described = Instant::now();
                 self.engine.forget_seen();
             }
+            if permitted.elapsed() >= PERMIT_FORCED {
+                permitted = Instant::now();
+                self.engine.permit_forced();
+            }
             if status && shown.elapsed() >= STATUS {
                 shown = Instant::now();
                 self.show_status();
             }
-            if taken < EVENTS_AT_ONCE {
-                std::thread::sleep(LOOK_AT_EVENTS);
-            }
+            let is_drained = taken < EVENTS_AT_ONCE;
+            self.wait(if is_drained {
+                LOOK_AT_EVENTS
+            } else {
+                Duration::ZERO
+            })?;
         }
         if status {
             eprintln!();
+        }
+        Ok(())
+    }
+
+    /// Waits for workers that stop for a forced request, and lets them go on.
+    fn wait(&mut self, patience: Duration) -> Result<(), AttachError> {
+        for start in self.engine.wait(patience)? {
+            let in_time = self.workers.request_forced(&self.engine, start);
+            let went_on = monotonic_seconds();
+            // Its start is in the ring by now.
+            self.take_all_events()?;
+            let is_recorded = in_time.unwrap_or_else(|error| {
+                self.count_error(&error.into());
+                false
+            });
+            let mut recorder = self.recorder.borrow_mut();
+            if is_recorded {
+                recorder.went_on(start.pid, start.request, went_on);
+            } else {
+                recorder.give_up(start.pid, start.request);
+            }
         }
         Ok(())
     }
@@ -224,15 +269,22 @@ impl Run<'_> {
         let steps = self.recorder.borrow_mut().take_steps();
         for step in steps {
             match step {
-                Step::Started { pid } => {
+                Step::Started { pid, is_meant } => {
+                    if !is_meant {
+                        continue;
+                    }
                     if let Err(error) = self.workers.request_started(&self.engine, pid) {
                         self.count_error(&FollowError::from(error));
                     }
                 }
                 Step::Finished(finished) => {
-                    self.workers
-                        .request_finished(finished.pid, finished.recorded);
+                    if finished.recorded {
+                        self.workers.request_finished(finished.pid, finished.number);
+                    }
                     self.requests_recorded += u64::from(finished.recorded);
+                    if !finished.is_meant {
+                        continue;
+                    }
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
@@ -328,13 +380,11 @@ impl Run<'_> {
         for (cause, count) in self.errors.iter().chain(self.output.errors()) {
             *errors.entry(cause.clone()).or_default() += count;
         }
-        if counts.uncounted > 0 {
-            let cause = "allocation calls that exact mode had no room to count";
-            errors.insert(cause.to_owned(), counts.uncounted);
-        }
-        if counts.unreadable > 0 {
-            errors.insert("reads of worker memory".to_owned(), counts.unreadable);
-        }
+        errors.extend(
+            counts
+                .errors()
+                .map(|(cause, count)| (cause.to_owned(), count)),
+        );
         let mut lost = IndexMap::new();
         if counts.lost > 0 {
             lost.insert("the ring buffer was full".to_owned(), counts.lost);
@@ -449,10 +499,15 @@ fn attach_kind(options: &AttachOptions) -> Attach {
 
 /// Seconds from the start of CLOCK_MONOTONIC to 1970, negated: adding it makes Unix time.
 fn unix_offset() -> f64 {
-    let seconds = |clock| {
-        clock_gettime(clock).map_or(0.0, |time| {
-            time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
-        })
-    };
-    seconds(ClockId::CLOCK_REALTIME) - seconds(ClockId::CLOCK_MONOTONIC)
+    seconds(ClockId::CLOCK_REALTIME) - monotonic_seconds()
+}
+
+fn monotonic_seconds() -> f64 {
+    seconds(ClockId::CLOCK_MONOTONIC)
+}
+
+fn seconds(clock: ClockId) -> f64 {
+    clock_gettime(clock).map_or(0.0, |time| {
+        time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
+    })
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::exit::{Exit, ExitError};
 use super::target::TargetArgs;
 use super::values;
-use crate::capture::{AttachOptions, Mode, Threshold};
+use crate::capture::{AttachOptions, Force, Mode, Threshold};
 use crate::fpm::Target;
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
@@ -29,6 +29,21 @@ pub(super) struct AttachArgs {
     /// The share of requests recorded in full, 0 to 1 [default: 0.01 in light mode, else 1]
     #[arg(long, value_name = "SHARE", value_parser = values::share)]
     sample_rate: Option<f64>,
+    /// Record only requests whose path matches: * stands for any text, ? for one character
+    #[arg(long, value_name = "GLOB")]
+    path: Option<String>,
+    /// Record only requests of this method, as POST
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Targeted mode: the header that makes a request a recorded one
+    #[arg(long, value_name = "NAME", default_value = "X-Force-Memory-Profile")]
+    force_header: String,
+    /// Targeted mode: what the header has to hold. Recommended: without it any client can have its requests recorded
+    #[arg(long, value_name = "SECRET")]
+    force_value: Option<String>,
+    /// Targeted mode without --force-value: record so many requests a minute at most, and count the others
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    force_limit: u32,
     /// The folder of the records [default: /var/log/memprof/POOL]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -63,6 +78,7 @@ EXAMPLES:
   sudo memprof attach --pool www
   sudo memprof attach --pool www --mode aggressive --duration 10m --out /tmp/records
   sudo memprof attach --pid 4711 --every --json | jq .message
+  sudo memprof attach --pool www --mode targeted --force-value \"$SECRET\"
   sudo memprof attach --all --sample-rate 0.1 --warning 1536 --critical 1792
 
 Ctrl-C or SIGTERM once: detach, write, print the summary; twice: at once.";
@@ -74,6 +90,8 @@ enum ModeArg {
     Light,
     /// Every request with its growth by stack
     Aggressive,
+    /// Only requests that carry the header of --force-header, in full
+    Targeted,
     /// Every single allocation: slows the pool down many times, and needs --duration
     Exact,
 }
@@ -94,13 +112,19 @@ impl AttachArgs {
         let mode = match self.mode {
             ModeArg::Light => Mode::Light,
             ModeArg::Aggressive => Mode::Aggressive,
+            ModeArg::Targeted => Mode::Targeted,
             ModeArg::Exact => Mode::Exact,
         };
         check_order(self.warning, self.critical)?;
         Ok(AttachOptions {
-            sample_rate: self
-                .sample_rate
-                .unwrap_or(if mode == Mode::Light { 0.01 } else { 1.0 }),
+            sample_rate: self.sample_rate,
+            force: Force {
+                header: self.force_header,
+                value: self.force_value,
+                most_a_minute: self.force_limit,
+            },
+            method: self.method,
+            path: self.path,
             out: match self.out {
                 Some(out) => out,
                 None => default_out(&target)?,
@@ -197,7 +221,8 @@ mod tests {
     fn light_is_the_default() {
         let options = options("--pool www").expect("enough");
         assert_eq!(options.target, Target::Pools(vec!["www".into()]));
-        assert_eq!((options.mode, options.sample_rate), (Mode::Light, 0.01));
+        let rate = options.sample_rate_in(Mode::Light);
+        assert_eq!((options.mode, rate), (Mode::Light, 0.01));
         assert_eq!(options.out, PathBuf::from("/var/log/memprof/www"));
         assert_eq!(options.warning, Threshold::ShareOfLimit(0.75));
         assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
@@ -210,7 +235,8 @@ mod tests {
     #[test]
     fn aggressive_records_every_request() {
         let options = options("--all --mode aggressive").expect("enough");
-        assert_eq!((options.target, options.sample_rate), (Target::All, 1.0));
+        let rate = options.sample_rate_in(Mode::Aggressive);
+        assert_eq!((options.target, rate), (Target::All, 1.0));
     }
 
     #[test]

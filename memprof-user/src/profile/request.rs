@@ -132,6 +132,15 @@ impl RequestProfile {
         });
     }
 
+    /// The request ran from this time on, in Unix seconds, and was held before.
+    pub fn set_start(&mut self, time: f64) {
+        let start = self.checkpoints.iter_mut();
+        let mut start = start.filter(|seen| seen.label == Label::RequestStart);
+        if let Some(start) = start.next() {
+            start.time = time;
+        }
+    }
+
     /// The heap is about to map memory for `stack`.
     pub fn chunk_taken(&mut self, stack: StackId, before: Counters) {
         self.observe(before);
