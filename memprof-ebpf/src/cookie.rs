@@ -30,6 +30,14 @@ pub const COMPILE_FILE: u64 = 13;
 pub const EMALLOC: u64 = 14;
 /// A run of small blocks is about to be emptied in the page map, see [`map_store`].
 pub const PAGES_COLLECTED: u64 = 15;
+/// A function that runs the query of its statement object.
+pub const EXECUTE: u64 = 16;
+/// A function that runs the query in its first or second argument.
+pub const QUERY: u64 = 17;
+/// A function that returns the rows of a result.
+pub const ROWS: u64 = 18;
+/// A function that Laravel calls for each scope.
+pub const SCOPE: u64 = 19;
 
 /// The size is in the cookie.
 pub const SIZE_FIXED: u64 = 0;

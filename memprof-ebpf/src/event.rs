@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{MAX_FRAMES, NAME_BYTES, PATH_BYTES};
+use crate::{MAX_FRAMES, MAX_SUBJECTS, MAX_VARIABLES, NAME_BYTES, PATH_BYTES, SQL_BYTES};
 
 /// Bits of [`crate::WalkedFrame::flags`], [`StackFrame::flags`] and [`FunctionEvent::flags`].
 pub mod frame_flags {
@@ -36,6 +36,10 @@ pub enum EventKind {
     Stack = 4,
     /// [`FunctionEvent`]
     Function = 5,
+    /// [`ClassEvent`]
+    Class = 6,
+    /// [`CallEvent`]
+    Call = 7,
 }
 
 impl EventKind {
@@ -48,6 +52,8 @@ impl EventKind {
             3 => Self::Growth,
             4 => Self::Stack,
             5 => Self::Function,
+            6 => Self::Class,
+            7 => Self::Call,
             _ => return None,
         })
     }
@@ -109,6 +115,8 @@ pub enum Moment {
     LimitError = 6,
     /// Memory for a chunk or a huge block is about to be mapped; the counters are those before.
     ChunkTaken = 7,
+    /// The heap is above the critical level, for the first time in the request.
+    Critical = 8,
 }
 
 impl Moment {
@@ -123,6 +131,7 @@ impl Moment {
             5 => Self::HeapReset,
             6 => Self::LimitError,
             7 => Self::ChunkTaken,
+            8 => Self::Critical,
             _ => return None,
         })
     }
@@ -136,7 +145,8 @@ pub struct CheckpointEvent {
     pub header: Header,
     /// [`Moment`]
     pub moment: u32,
-    /// For [`Moment::Include`]: which watched file.
+    /// For [`Moment::Include`]: which watched file. For [`Moment::LimitError`] and
+    /// [`Moment::Critical`]: whether the worker stops, as a number of [`crate::Hold`].
     pub label: u32,
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,
@@ -216,6 +226,10 @@ pub struct GrowthEvent {
     pub bytes: u64,
     /// The stack's id, 0 where none was walked or none was there, or [`crate::UNKNOWN`].
     pub stack: u64,
+    /// CLOCK_MONOTONIC in ns; 0 where no stack was walked, as with the next.
+    pub time: u64,
+    /// `zend_mm_heap.real_size`, or [`crate::UNKNOWN`].
+    pub real_size: u64,
 }
 
 /// One frame of a [`StackEvent`].
@@ -280,4 +294,83 @@ pub struct FunctionEvent {
     pub class: [u8; NAME_BYTES],
     /// `filename`
     pub file: [u8; PATH_BYTES],
+}
+
+/// A class seen for the first time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ClassEvent {
+    /// Common part.
+    pub header: Header,
+    /// The id by which other events name it.
+    pub class: u64,
+    /// [`frame_flags::PASSING`], or 0.
+    pub flags: u32,
+    /// Bytes in `name` that are filled; 0 where it could not be read.
+    pub name_length: u32,
+    /// `name`
+    pub name: [u8; NAME_BYTES],
+}
+
+/// Which internal function a [`CallEvent`] is about.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A query was run.
+    Query = 1,
+    /// The rows of a result were fetched all at once.
+    Rows = 2,
+    /// `array_unshift` begins: Laravel calls it for each scope that it applies.
+    Scope = 3,
+}
+
+impl Call {
+    /// The call by its number, or `None` where it is not one of ours.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Query,
+            2 => Self::Rows,
+            3 => Self::Scope,
+            _ => return None,
+        })
+    }
+}
+
+/// The object that a frame's method runs on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Subject {
+    /// The class of `$this`, as [`ClassEvent::class`]; 0 without an object.
+    pub class: u64,
+    /// The class of the object in the second property slot of `$this`; 0 without one.
+    pub second: u64,
+}
+
+/// An internal function was called.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct CallEvent {
+    /// Common part.
+    pub header: Header,
+    /// [`Call`]
+    pub call: u32,
+    /// Bytes in `sql` that are filled.
+    pub sql_length: u32,
+    /// CLOCK_MONOTONIC in ns when it began.
+    pub start: u64,
+    /// CLOCK_MONOTONIC in ns when it ended; for [`Call::Scope`] when it began.
+    pub end: u64,
+    /// `zend_mm_heap.real_size` then, or [`crate::UNKNOWN`].
+    pub real_size: u64,
+    /// For [`Call::Rows`]: how many; [`crate::UNKNOWN`] where it was no array.
+    pub rows: u64,
+    /// The stack, the called function first.
+    pub stack: u64,
+    /// By frame, as far as they are looked at.
+    pub subjects: [Subject; MAX_SUBJECTS],
+    /// For [`Call::Scope`]: the classes of the objects in the first variables of the caller's caller.
+    pub variables: [u64; MAX_VARIABLES],
+    /// For [`Call::Query`]: the text with its placeholders, cut.
+    pub sql: [u8; SQL_BYTES],
 }

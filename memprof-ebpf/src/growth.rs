@@ -6,6 +6,7 @@ use core::ffi::c_void;
 use memprof_ebpf::{Change, EventKind, GrowthEvent, UNKNOWN, Worker, cookie};
 
 use crate::{
+    heap::{now, real_size},
     maps::{header, send},
     read::read,
     registers::{Registers, spread_register},
@@ -62,9 +63,9 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
 /// Sends a change; what frees needs no stack.
 #[inline(always)]
 fn grew(pid: u32, worker: &mut Worker, change: Change, address: u64, bytes: u64) {
-    let stack = match change {
-        Change::PagesFreed | Change::HugeFreed => 0,
-        _ => identify(worker, pid),
+    let (stack, time, real_size) = match change {
+        Change::PagesFreed | Change::HugeFreed => (0, 0, 0),
+        _ => (identify(worker, pid), now(), real_size(worker)),
     };
     let event = GrowthEvent {
         header: header(EventKind::Growth, pid, worker),
@@ -73,6 +74,8 @@ fn grew(pid: u32, worker: &mut Worker, change: Change, address: u64, bytes: u64)
         address,
         bytes,
         stack,
+        time,
+        real_size,
     };
     send(worker, &event);
 }

@@ -19,13 +19,26 @@ type ChunkStart = [u64; 5];
 /// Pages of 4 KiB in a chunk of 2 MiB.
 const PAGES_IN_CHUNK: u64 = 512;
 
+/// CLOCK_MONOTONIC in ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// `zend_mm_heap.real_size`, or [`UNKNOWN`].
+#[inline(always)]
+pub fn real_size(worker: &mut Worker) -> u64 {
+    let at = worker.config.heap + u64::from(worker.config.offsets.heap_real_size);
+    read(worker, at).unwrap_or(UNKNOWN)
+}
+
 /// What the heap says of itself now.
 #[inline(always)]
 pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEvent {
     let heap = worker.config.heap;
     let offsets = worker.config.offsets;
-    // SAFETY: a helper without arguments.
-    let time = unsafe { bpf_ktime_get_ns() };
+    let time = now();
     let [size, peak]: [u64; 2] =
         read(worker, heap + u64::from(offsets.heap_size)).unwrap_or([UNKNOWN; 2]);
     let [real_size, real_peak, limit]: [u64; 3] =
@@ -58,8 +71,15 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
 }
 
 /// Pages in use over all chunks, or [`UNKNOWN`].
+///
+/// A global function (see [`crate::stack::identify`]).
 #[inline(never)]
-fn used_pages(worker: &mut Worker) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn used_pages(worker: *mut Worker) -> u64 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let main: Option<u64> = read(
         worker,
         worker.config.heap + u64::from(worker.config.offsets.heap_huge_list) + 8,
@@ -104,8 +124,15 @@ extern "C" fn count_chunk(_turn: u64, count: *mut PageCount) -> i64 {
 }
 
 /// Bytes in huge blocks, or [`UNKNOWN`].
+///
+/// A global function (see [`crate::stack::identify`]).
 #[inline(never)]
-fn huge_bytes(worker: &mut Worker) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn huge_bytes(worker: *mut Worker) -> u64 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let list = worker.config.heap + u64::from(worker.config.offsets.heap_huge_list);
     let Some(node) = read::<u64>(worker, list) else {
         return UNKNOWN;

@@ -31,19 +31,34 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, _cookie: u64) {
     let Some((start, length)) = path(worker, registers.argument::<0>()) else {
         return;
     };
-    let Some(before_tail) = length.checked_sub(WATCHED_TAIL as u64) else {
-        return;
-    };
-    let Some(tail) = read::<[u8; WATCHED_TAIL]>(worker, start + before_tail) else {
-        return;
-    };
-    // SAFETY: one word, copied at once.
-    let Some(label) = (unsafe { WATCHED_FILES.get(tail).copied() }) else {
+    let Some(label) = label(worker, start, length) else {
         return;
     };
     let mut event = checkpoint(worker, pid, Moment::Include);
     event.label = label;
     send(worker, &event);
+}
+
+/// The number of the checkpoint that the loading of this file makes, if any; the longest tail wins.
+#[inline(always)]
+fn label(worker: &mut Worker, start: u64, length: u64) -> Option<u32> {
+    let watched = worker.config.watched_lengths;
+    // In front of a shorter path lies its zend_string's header, or what the C heap has there.
+    let mut tail = read::<[u8; WATCHED_TAIL]>(worker, start + length - WATCHED_TAIL as u64)?;
+    for before in 0..WATCHED_TAIL {
+        let tail_length = WATCHED_TAIL - before;
+        let fits = tail_length as u64 <= length;
+        if fits && watched >> tail_length & 1 != 0 {
+            // SAFETY: one word, copied at once.
+            if let Some(label) = unsafe { WATCHED_FILES.get(tail).copied() } {
+                return Some(label);
+            }
+        }
+        if let Some(first) = tail.get_mut(before) {
+            *first = 0;
+        }
+    }
+    None
 }
 
 /// Where the path of a `zend_file_handle` is, and its length.

@@ -7,11 +7,13 @@
 
 pub mod cookie;
 mod event;
+mod hold;
 mod pattern;
 mod targeting;
 mod worker;
 
 pub use event::*;
+pub use hold::*;
 pub use pattern::{MOST_STEPS, Matching};
 pub use targeting::*;
 pub use worker::*;
@@ -31,11 +33,21 @@ pub const TYPE_CACHE: usize = 256;
 /// One hit in so many is timed.
 pub const TIMED_EVERY: u64 = 64;
 
-/// Bytes at the end of an included file's path by which a watched file is recognised.
+/// Bytes at the end of an included file's path by which a watched file is recognised, at most.
 pub const WATCHED_TAIL: usize = 24;
 
 /// Names of functions and classes are read up to this many bytes.
 pub const NAME_BYTES: usize = 256;
+
+/// Frames whose objects are looked at when a watched function is called: deeper than any Laravel
+/// version goes from its query builder to PDO.
+pub const MAX_SUBJECTS: usize = 24;
+
+/// Variables of a frame that are looked at.
+pub const MAX_VARIABLES: usize = 4;
+
+/// A query's text is read up to this many bytes.
+pub const SQL_BYTES: usize = 1024;
 
 /// File paths and URIs are read up to this many bytes.
 pub const PATH_BYTES: usize = 256;

@@ -6,8 +6,11 @@
 #![no_std]
 #![no_main]
 
+mod call;
+mod class;
 mod exact;
 mod fastcgi;
+mod freeze;
 mod growth;
 mod heap;
 mod id;

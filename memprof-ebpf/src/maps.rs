@@ -27,12 +27,16 @@ pub static ARMED: HashMap<u32, u32, 1024> = HashMap::new();
 /// Which requests may be recorded.
 #[btf_map]
 pub static TARGETING: Array<Targeting, 1> = Array::new();
+/// Whether the agent traces a worker: [`memprof_ebpf::Hold`] by process id.
+#[btf_map]
+pub static HELD: HashMap<u32, u32, 1024> = HashMap::new();
 
 /// Stacks and functions whose event was sent, so that it is sent once.
 #[btf_map]
 pub static SEEN: LruHashMap<u64, u32, 65536> = LruHashMap::new();
 
-/// Ends of the paths of the files whose include is a checkpoint, and the checkpoint's number.
+/// Ends of the paths of the files whose include is a checkpoint, zeros in front of the shorter, and the
+/// checkpoint's number.
 #[btf_map]
 pub static WATCHED_FILES: HashMap<[u8; WATCHED_TAIL], u32, 64> = HashMap::new();
 
@@ -49,6 +53,11 @@ pub static EVENTS: Ring<{ 32 << 20 }> = Ring::new();
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
 pub static URGENT: Ring<4096> = Ring::new();
+
+/// Workers to hold: [`memprof_ebpf::HoldOrder`]. Apart from the events, because it wakes the agent.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static HOLD_ORDERS: Ring<{ 64 << 10 }> = Ring::new();
 
 /// A ring buffer's definition as libbpf reads it from the type information: each number is the
 /// length of an array. aya-ebpf's own has a key of type `()`, an integer without bytes, for which

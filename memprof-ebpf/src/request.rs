@@ -4,11 +4,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, TIMED_EVERY, Worker, cookie,
+    CheckpointEvent, EventKind, Hold, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, StopReason,
+    TIMED_EVERY, Worker, cookie,
 };
 
 use crate::{
     fastcgi::{HTTP_HOST, HTTPS, REQUEST_METHOD, REQUEST_URI, environment},
+    freeze,
     heap::checkpoint,
     maps::{EVENTS, current_worker, header, send},
     read::{read, read_c_string, read_text},
@@ -41,9 +43,11 @@ pub fn in_worker(context: *mut c_void, hit: Hit) -> u32 {
     }
     // SAFETY: a helper without arguments.
     let start = unsafe { bpf_ktime_get_ns() };
+    let waited = worker.state.waited_ns;
     hit(pid, worker, registers, cookie);
     // SAFETY: as above.
-    worker.state.timed_ns += unsafe { bpf_ktime_get_ns() } - start;
+    let end = unsafe { bpf_ktime_get_ns() };
+    worker.state.timed_ns += end - start - (worker.state.waited_ns - waited);
     worker.state.timed_hits += 1;
     0
 }
@@ -54,6 +58,8 @@ extern "C" fn request(context: *mut c_void) -> u32 {
     in_worker(context, hit)
 }
 
+/// Walks the PHP stack before it calls what has an event on its own: the kernel allows 512 bytes of stack for
+/// all functions that have not returned, and 6.1 rounds up each one's to 32.
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     match cookie::kind(cookie) {
         cookie::REQUEST_START => start(pid, worker),
@@ -63,11 +69,16 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
             moment(pid, worker, Moment::HeapReset);
             worker.state.in_request = 0;
             worker.state.recorded = 0;
+            freeze::let_go(worker, pid);
         }
-        cookie::CHUNK_TAKEN => chunk_taken(pid, worker),
+        cookie::CHUNK_TAKEN if worker.state.in_request != 0 => {
+            let stack = identify(worker, pid);
+            chunk_taken(pid, worker, stack);
+        }
         cookie::LIMIT_ERROR => {
             registers.spread(worker);
-            limit_error(pid, worker, cookie >> 8);
+            let stack = identify(worker, pid);
+            limit_error(pid, worker, cookie >> 8, stack);
         }
         _ => {}
     }
@@ -78,9 +89,12 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
 fn start(pid: u32, worker: &mut Worker) {
     worker.state.request = worker.state.request.wrapping_add(1);
     worker.state.in_request = 1;
+    worker.state.hold_asked = 0;
+    worker.state.limit_hit = 0;
+    worker.state.critical_seen = 0;
     let choice = choose(pid, worker);
     worker.state.recorded = u32::from(choice != Choice::None);
-    send_request(pid, worker);
+    send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
     if choice == Choice::Forced {
         stop(pid, worker);
@@ -88,43 +102,75 @@ fn start(pid: u32, worker: &mut Worker) {
 }
 
 /// Sends the heap's counters at this moment of a request.
-#[inline(always)]
+#[inline(never)]
 fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
     if worker.state.in_request != 0 {
-        let event = checkpoint(worker, pid, moment);
+        let mut event = checkpoint(worker, pid, moment);
         send(worker, &event);
+        // When the heap is reset PHP has already let go of what a dump would tell.
+        if moment != Moment::HeapReset {
+            critical(pid, worker, &mut event);
+        }
     }
 }
 
 /// The heap is about to map memory: says from where, and what it held before.
-#[inline(always)]
-fn chunk_taken(pid: u32, worker: &mut Worker) {
-    if worker.state.in_request == 0 {
-        return;
-    }
-    let stack = identify(worker, pid);
+#[inline(never)]
+fn chunk_taken(pid: u32, worker: &mut Worker, stack: u64) {
     let mut event = checkpoint(worker, pid, Moment::ChunkTaken);
     event.stack = stack;
     send(worker, &event);
+    freeze::hold_if_grown(worker, pid, &event);
+    critical(pid, worker, &mut event);
 }
 
-/// The memory-limit error, at the allocation that failed.
-#[inline(always)]
-fn limit_error(pid: u32, worker: &mut Worker, size_register: u64) {
-    let stack = identify(worker, pid);
+/// Stops the worker for a dump where its heap is above the critical level for the first time.
+#[inline(never)]
+fn critical(pid: u32, worker: &mut Worker, event: &mut CheckpointEvent) {
+    if freeze::is_newly_critical(worker, event) {
+        event.moment = Moment::Critical as u32;
+        event.label = freeze::wait_until_held(worker, pid);
+        send(worker, event);
+        if event.label == Hold::Held as u32 {
+            freeze::stop(worker, StopReason::Critical);
+        }
+    }
+}
+
+/// The memory-limit error, at the allocation that failed. The first of a request stops the worker
+/// for a dump; what an application's own shutdown code does after it may hit the limit again.
+#[inline(never)]
+fn limit_error(pid: u32, worker: &mut Worker, size_register: u64, stack: u64) {
     let mut event = checkpoint(worker, pid, Moment::LimitError);
     event.tried = spread_register(worker, size_register);
     event.stack = stack;
+    event.label = if worker.state.limit_hit == 0 {
+        worker.state.limit_hit = 1;
+        worker.state.critical_seen = 1;
+        freeze::wait_until_held(worker, pid)
+    } else {
+        Hold::NotWanted as u32
+    };
     send(worker, &event);
+    if event.label == Hold::Held as u32 {
+        freeze::stop(worker, StopReason::LimitError);
+    }
 }
 
 /// Sends the method, the URI, the host and the script.
+///
+/// A global function (see [`identify`]).
 #[inline(never)]
-fn send_request(pid: u32, worker: &mut Worker) {
+#[unsafe(no_mangle)]
+extern "C" fn send_request(worker: *mut Worker, pid: u32) -> u32 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return 0;
+    };
     let event = EVENTS.reserve::<RequestEvent>();
     if event.is_null() {
         worker.state.lost += 1;
-        return;
+        return 0;
     }
     let sapi = worker.config.sapi_globals;
     let server_context = read::<u64>(worker, sapi).unwrap_or(0);
@@ -162,6 +208,7 @@ fn send_request(pid: u32, worker: &mut Worker) {
         }
     }
     EVENTS.submit(worker, event);
+    0
 }
 
 /// Copies a value of the environment; its length.

@@ -15,7 +15,7 @@ use crate::{
 /// `zend_function.common`: type and `fn_flags`, `function_name`, `scope`; the same in every version.
 pub type FunctionStart = [u64; 3];
 /// `zend_class_entry.name`, in every version.
-const CLASS_NAME: u64 = 8;
+pub const CLASS_NAME: u64 = 8;
 /// A `zend_op`, in every version.
 type Op = [u32; 8];
 const OP_EXTENDED_VALUE: usize = 5;

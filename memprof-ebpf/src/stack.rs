@@ -22,18 +22,27 @@ const THIS_TYPE: usize = 5;
 const PREVIOUS: usize = 6;
 
 /// `IS_OBJECT`, the type byte of a zval.
-const IS_OBJECT: u8 = 8;
+pub const IS_OBJECT: u8 = 8;
 /// `ZEND_INTERNAL_FUNCTION`; user functions have another type.
 const INTERNAL_FUNCTION: u8 = 1;
 /// Larger than `executor_globals` of any version (1,664 to 2,200 bytes, 7.4 to 8.6).
 const EXECUTOR_GLOBALS_BYTES: u64 = 4096;
 /// `zend_object.ce`, in every version.
-const OBJECT_CLASS: u64 = 16;
+pub const OBJECT_CLASS: u64 = 16;
 
 /// Walks the stack, sends it if it is new, and returns its id: 0 where no PHP code runs,
 /// [`UNKNOWN`] where it could not be sent.
+///
+/// A global function, one with external linkage, is verified once for itself and not again at each call: without
+/// that the programs need most of the million steps that the verifier of kernel 6.1 takes. Its arguments may be
+/// anything then, so it has to look for null.
 #[inline(never)]
-pub fn identify(worker: &mut Worker, pid: u32) -> u64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn identify(worker: *mut Worker, pid: u32) -> u64 {
+    // SAFETY: the callers pass the map's value; the verifier checks it.
+    let Some(worker) = (unsafe { worker.as_mut() }) else {
+        return UNKNOWN;
+    };
     let (id, flags) = walk(worker, pid);
     if worker.state.depth == 0 {
         return 0;
@@ -144,13 +153,14 @@ fn read_frame(worker: &mut Worker, at: u64) -> Option<ExecuteData> {
 fn describe(worker: &mut Worker, frame: &ExecuteData, id: u64) -> (WalkedFrame, u64) {
     let function = frame[FUNCTION];
     // Addresses are even: with an object a method has another name than without.
-    let with_object = u64::from(frame[THIS_TYPE] as u8 == IS_OBJECT);
-    let (mut id, flags) = add_function(worker, function, id ^ with_object);
+    let with_object = frame[THIS_TYPE] as u8 == IS_OBJECT;
+    let (mut id, flags) = add_function(worker, function, id ^ u64::from(with_object));
     let mut walked = WalkedFrame {
         function,
         opline: frame[OPLINE],
         flags,
         type_info: frame[THIS_TYPE] as u32,
+        this: if with_object { frame[THIS] } else { 0 },
     };
     if flags & frame_flags::INTERNAL == 0 {
         if walked.opline.wrapping_sub(worker.config.executor_globals) < EXECUTOR_GLOBALS_BYTES {

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TEXT_BYTES, TYPE_CACHE, WINDOW_WORDS,
+    CallEvent, HoldConfig, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TEXT_BYTES,
+    TYPE_CACHE, WINDOW_WORDS,
 };
 
 /// `[start, end)` in the worker's address space.
@@ -50,8 +51,8 @@ pub struct Offsets {
     pub chunk_map: u32,
     /// Whether `zend_file_handle.filename` is a `zend_string *` (8.1 on) or a `char *`.
     pub filename_is_string: u32,
-    /// Keeps the struct's size a multiple of eight.
-    pub reserved: u32,
+    /// `zend_class_entry.default_properties_count`
+    pub class_properties_count: u32,
 }
 
 /// What the kernel side has to know of one worker; written by the agent, once, before its probes.
@@ -73,8 +74,12 @@ pub struct WorkerConfig {
     /// Memory whose content outlives a request: opcache's shared memory, the C heap.
     /// What lies elsewhere may be another function in the next request.
     pub lasting: [Range; 2],
+    /// For each length that the end of a watched file's path has, the bit of that number.
+    pub watched_lengths: u64,
     /// Where the fields are.
     pub offsets: Offsets,
+    /// When the worker is held still.
+    pub hold: HoldConfig,
 }
 
 /// What the kernel side keeps of one worker between hits.
@@ -112,6 +117,20 @@ pub struct WorkerState {
     pub timed_hits: u64,
     /// Nanoseconds that these spent in the programs; the trap itself is not in it.
     pub timed_ns: u64,
+    /// 1 from when the agent is asked to hold the worker until the request is over.
+    pub hold_asked: u32,
+    /// 1 once the memory limit was hit in this request.
+    pub limit_hit: u32,
+    /// 1 once the heap was above the critical level in this request.
+    pub critical_seen: u32,
+    /// Why the worker was last stopped: [`crate::StopReason`].
+    pub stop_reason: u32,
+    /// Times that it was stopped.
+    pub stops: u64,
+    /// When the last stop began, the wait for it included: CLOCK_MONOTONIC in ns.
+    pub stop_time: u64,
+    /// Nanoseconds spent in waiting for the agent to hold the worker.
+    pub waited_ns: u64,
     /// The last stack walked, innermost first.
     pub frames: [WalkedFrame; MAX_FRAMES],
     /// Frames of a `yield from` chain that wait for their turn, outermost first.
@@ -130,6 +149,26 @@ pub struct WorkerState {
     pub text: [u64; TEXT_BYTES / 8],
     /// Where a stack's event is put together.
     pub stack: StackEvent,
+    /// The watched call that runs.
+    pub running: RunningCall,
+    /// Watched calls whose end came after another one had begun: nothing is told of them.
+    pub nested_calls: u64,
+    /// Where a call's event is put together.
+    pub call: CallEvent,
+}
+
+/// A watched internal function between its begin and its return.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct RunningCall {
+    /// Its `zend_execute_data`; 0 where none runs.
+    pub frame: u64,
+    /// CLOCK_MONOTONIC in ns when it began.
+    pub start: u64,
+    /// The query's `zend_string`, or 0.
+    pub sql: u64,
+    /// The zval that its result goes to.
+    pub result: u64,
 }
 
 /// The value of the workers' map.
@@ -155,6 +194,8 @@ pub struct WalkedFrame {
     pub flags: u32,
     /// `This.u1.type_info`
     pub type_info: u32,
+    /// `$this`; 0 without an object.
+    pub this: u64,
 }
 
 /// What the allocation calls under one stack asked for, in exact mode.

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod capture;
 pub mod cli;
 pub mod fpm;
+pub mod framework;
 pub mod profile;
 pub mod record;
 pub mod report;

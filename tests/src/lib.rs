@@ -9,6 +9,7 @@ mod fpm;
 mod laravel;
 mod memprof;
 mod php;
+mod process;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ pub use fpm::{Fpm, Opcache, Pool, Settings, User};
 pub use laravel::Laravel;
 pub use memprof::{Finished, Memprof};
 pub use php::{PhpBuild, Source};
+pub use process::sleeps;
 
 /// The root of memprof's source tree.
 pub fn repository() -> &'static Path {

@@ -29,6 +29,8 @@ pub enum Source {
     Debian {
         /// Suites as they stand in a sources list, as `bookworm-security`.
         suites: &'static [&'static str],
+        /// Debian's name of the architecture, as `arm64`, where it is not x86-64.
+        architecture: Option<&'static str>,
         /// The packages asked for.
         packages: &'static [&'static str],
     },
@@ -51,13 +53,16 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Debian { suites, packages } => {
-                write!(
-                    formatter,
-                    "Debian {}: {}",
-                    suites.join(" "),
-                    packages.join(" ")
-                )
+            Source::Debian {
+                suites,
+                architecture,
+                packages,
+            } => {
+                write!(formatter, "Debian {}", suites.join(" "))?;
+                if let Some(architecture) = architecture {
+                    write!(formatter, " {architecture}")?;
+                }
+                write!(formatter, ": {}", packages.join(" "))
             }
             Source::DebianBinary {
                 suites,
@@ -75,7 +80,49 @@ impl fmt::Display for Source {
     }
 }
 
-/// Debian's php-fpm for arm64.
+/// Laravel's framework, and the PHP 8.2 that it runs on.
+const LARAVEL_PACKAGES: &[&str] = &[
+    "php8.2-fpm",
+    "php8.2-opcache",
+    "php8.2-curl",
+    "php8.2-gd",
+    "php8.2-intl",
+    "php8.2-mbstring",
+    "php8.2-sqlite3",
+    "php8.2-xml",
+    "php8.2-zip",
+    "php-laravel-framework",
+];
+
+/// Debian's php-fpm with all it depends on, for x86-64 where no architecture is named.
+const fn debian(
+    name: &'static str,
+    version: &'static str,
+    suites: &'static [&'static str],
+    architecture: Option<&'static str>,
+    packages: &'static [&'static str],
+) -> PhpBuild {
+    PhpBuild {
+        name,
+        version,
+        source: Source::Debian {
+            suites,
+            architecture,
+            packages,
+        },
+    }
+}
+
+/// A build from the npm registry, for x86-64.
+const fn npm(name: &'static str, version: &'static str, package: &'static str) -> PhpBuild {
+    PhpBuild {
+        name,
+        version,
+        source: Source::Npm { package },
+    }
+}
+
+/// Debian's php-fpm for arm64, to be decoded.
 const fn arm64(
     name: &'static str,
     version: &'static str,
@@ -94,91 +141,70 @@ const fn arm64(
 }
 
 impl PhpBuild {
-    /// Every build that is run, oldest PHP first.
-    pub const ALL: &'static [PhpBuild] = &[
-        PhpBuild {
-            name: "bullseye-7.4",
-            version: "7.4",
-            source: Source::Debian {
-                suites: &["bullseye"],
-                packages: &["php7.4-fpm", "php7.4-opcache"],
-            },
-        },
-        PhpBuild {
-            name: "npm-8.2.20",
-            version: "8.2.20",
-            source: Source::Npm {
-                package: "@libphp/amazon-linux-2-v82@0.0.14",
-            },
-        },
-        PhpBuild {
-            name: "bookworm-8.2",
-            version: "8.2",
-            source: Source::Debian {
-                suites: &["bookworm", "bookworm-security"],
-                packages: &[
-                    "php8.2-fpm",
-                    "php8.2-opcache",
-                    "php8.2-curl",
-                    "php8.2-gd",
-                    "php8.2-intl",
-                    "php8.2-mbstring",
-                    "php8.2-sqlite3",
-                    "php8.2-xml",
-                    "php8.2-zip",
-                    "php-laravel-framework",
-                ],
-            },
-        },
-        PhpBuild {
-            name: "npm-8.3.8",
-            version: "8.3.8",
-            source: Source::Npm {
-                package: "@libphp/amazon-linux-2-v83@0.0.14",
-            },
-        },
-        PhpBuild {
-            name: "npm-8.4.14",
-            version: "8.4.14",
-            source: Source::Npm {
-                package: "@libphp/amazon-linux-2023-v84@0.0.8",
-            },
-        },
-        PhpBuild {
-            name: "trixie-8.4",
-            version: "8.4",
-            source: Source::Debian {
-                suites: &["trixie", "trixie-security"],
-                packages: &["php8.4-fpm", "php8.4-opcache"],
-            },
-        },
-        PhpBuild {
-            name: "npm-8.5.2",
-            version: "8.5.2",
-            source: Source::Npm {
-                package: "@libphp/almalinux-9-v85@0.0.3",
-            },
-        },
+    /// Every build that is run on a processor such as this one, oldest PHP first.
+    pub const ALL: &'static [PhpBuild] = if cfg!(target_arch = "aarch64") {
+        Self::ARM64
+    } else {
+        Self::X86_64
+    };
+
+    /// Every build for x86-64, oldest PHP first.
+    pub const X86_64: &'static [PhpBuild] = &[
+        debian(
+            "bullseye-7.4",
+            "7.4",
+            &["bullseye"],
+            None,
+            &["php7.4-fpm", "php7.4-opcache"],
+        ),
+        npm("npm-8.2.20", "8.2.20", "@libphp/amazon-linux-2-v82@0.0.14"),
+        debian(
+            "bookworm-8.2",
+            "8.2",
+            &["bookworm", "bookworm-security"],
+            None,
+            LARAVEL_PACKAGES,
+        ),
+        npm("npm-8.3.8", "8.3.8", "@libphp/amazon-linux-2-v83@0.0.14"),
+        npm(
+            "npm-8.4.14",
+            "8.4.14",
+            "@libphp/amazon-linux-2023-v84@0.0.8",
+        ),
+        debian(
+            "trixie-8.4",
+            "8.4",
+            &["trixie", "trixie-security"],
+            None,
+            &["php8.4-fpm", "php8.4-opcache"],
+        ),
+        npm("npm-8.5.2", "8.5.2", "@libphp/almalinux-9-v85@0.0.3"),
     ];
 
-    /// Builds for arm64 that are decoded on any machine and run on none. Two suites have a version
-    /// from before October 2026 and one from after.
-    pub const DECODED: &'static [PhpBuild] = &[
-        arm64("arm64-bullseye-7.4", "7.4", &["bullseye"], "php7.4-fpm"),
-        arm64("arm64-bookworm-8.2", "8.2", &["bookworm"], "php8.2-fpm"),
-        arm64(
+    /// Every build for arm64 that is run, oldest PHP first. They are decoded too, as [`PhpBuild::DECODED`] are.
+    pub const ARM64: &'static [PhpBuild] = &[
+        debian(
             "arm64-bookworm-security-8.2",
             "8.2",
             &["bookworm", "bookworm-security"],
-            "php8.2-fpm",
+            Some("arm64"),
+            LARAVEL_PACKAGES,
         ),
-        arm64("arm64-trixie-8.4", "8.4", &["trixie"], "php8.4-fpm"),
-        arm64(
+        debian(
             "arm64-trixie-security-8.4",
             "8.4",
             &["trixie", "trixie-security"],
-            "php8.4-fpm",
+            Some("arm64"),
+            &["php8.4-fpm", "php8.4-opcache"],
         ),
+    ];
+
+    /// Builds for arm64 that are decoded on any machine and run on none: of two of these versions
+    /// [`PhpBuild::ARM64`] has the release of October 2026, these are from before.
+    pub const DECODED: &'static [PhpBuild] = &[
+        arm64("arm64-bullseye-7.4", "7.4", &["bullseye"], "php7.4-fpm"),
+        arm64("arm64-bookworm-8.2", "8.2", &["bookworm"], "php8.2-fpm"),
+        arm64("arm64-trixie-8.4", "8.4", &["trixie"], "php8.4-fpm"),
     ];
 
     /// Builds that are only decoded, of suites that move on: fetched by name alone, because what they
@@ -200,17 +226,23 @@ impl PhpBuild {
     ];
 
     /// The build that carries Laravel.
-    pub const LARAVEL: &'static str = "bookworm-8.2";
+    pub const LARAVEL: &'static str = if cfg!(target_arch = "aarch64") {
+        "arm64-bookworm-security-8.2"
+    } else {
+        "bookworm-8.2"
+    };
+
+    /// What `cargo xtask php` fetches when it is asked for nothing: all but [`PhpBuild::MOVING`].
+    pub fn usual() -> impl Iterator<Item = &'static PhpBuild> {
+        Self::X86_64.iter().chain(Self::ARM64).chain(Self::DECODED)
+    }
 
     /// Finds a build by its name.
     ///
     /// # Errors
     /// When no build has that name; the error lists those that there are.
     pub fn named(name: &str) -> Result<&'static PhpBuild> {
-        let builds = || {
-            let fetched = Self::ALL.iter().chain(Self::DECODED);
-            fetched.chain(Self::MOVING)
-        };
+        let builds = || Self::usual().chain(Self::MOVING);
         let names = || {
             builds()
                 .map(|build| build.name)

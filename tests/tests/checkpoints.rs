@@ -131,7 +131,11 @@ fn laravel_passes_all_four_and_shares_its_log() {
     let records = records_in(&log);
     assert_eq!(records.len(), 2);
     for (record, uri) in records.iter().zip(["/admin", "/t/calls"]) {
-        let labels: Vec<Label> = record.checkpoints.iter().map(|seen| seen.label).collect();
+        let labels: Vec<Label> = record
+            .checkpoints
+            .iter()
+            .map(|seen| seen.label.clone())
+            .collect();
         let all = [
             Label::RequestStart,
             Label::BeforeProviders,
@@ -151,4 +155,51 @@ fn laravel_passes_all_four_and_shares_its_log() {
             (uri, "GET")
         );
     }
+}
+
+#[test]
+fn the_operators_own_checkpoints_are_files_and_functions() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, own_pool("own-checkpoints")).unwrap();
+    let mut laravel = Laravel::install(&fpm, fpm.pool()).unwrap();
+    laravel.get("/t/login/1?perm=8934").unwrap();
+    let mut arguments = vec!["--mode", "aggressive", "--every"];
+    for checkpoint in [
+        "routes=laravel/routes/web.php",
+        "short=/Kernel.php",
+        "controller=Illuminate\\Routing\\Router::runRouteWithinStack",
+        "session=Illuminate\\Session\\Store::start",
+        "never=App\\Nothing::here",
+    ] {
+        arguments.extend(["--checkpoint", checkpoint]);
+    }
+    let memprof = attach_to(&fpm, &arguments).unwrap();
+    laravel.get("/admin").unwrap();
+    let [line] = &memprof.wait_for("checkpoint", 1).unwrap()[..] else {
+        panic!("one request");
+    };
+    memprof.stop().unwrap();
+    let checkpoints = line["context"]["checkpoints"].as_array().unwrap();
+    let labels: Vec<&str> = checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint["label"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        labels,
+        [
+            "request_start",
+            "short",
+            "before_providers",
+            "routes",
+            "controller",
+            "session",
+            "response_ready",
+            "request_end"
+        ]
+    );
+    let times: Vec<f64> = checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint["timestamp"].as_f64().unwrap())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memprof_tests::attached::{attach_to, own_pool};
-use memprof_tests::{Finished, Fpm, Memprof, PhpBuild, Pool, Settings};
+use memprof_tests::{Finished, Fpm, Memprof, PhpBuild, Pool, Settings, sleeps};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -233,13 +233,7 @@ fn a_worker_that_is_killed() {
 /// Waits until the worker sleeps in a system call of usleep() rather than waits for a connection.
 fn wait_until_busy(pid: i32) {
     let deadline = Instant::now() + LIMIT;
-    let in_sleep = || {
-        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
-        let number = call.split(' ').next().unwrap_or_default();
-        // nanosleep, clock_nanosleep on x86-64
-        number == "35" || number == "230"
-    };
-    while !in_sleep() {
+    while !sleeps(pid) {
         assert!(Instant::now() < deadline, "the request does not run");
         thread::sleep(POLL);
     }

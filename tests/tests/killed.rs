@@ -11,11 +11,15 @@ use memprof_tests::attached::{attach_to, own_pool, records_folder};
 use memprof_tests::{Finished, Fpm, Memprof, PhpBuild};
 use nix::sys::signal::Signal;
 
-/// The instruction that the kernel puts where a probe is (x86-64).
-const BREAKPOINT: u8 = 0xcc;
+/// The instruction that the kernel puts where a probe is: `int3` of x86-64, `brk #5` of aarch64.
+const BREAKPOINT: &[u8] = if cfg!(target_arch = "aarch64") {
+    &[0xa0, 0x00, 0x20, 0xd4]
+} else {
+    &[0xcc]
+};
 
 /// Addresses of the worker's code that are not as in the files it was loaded from: where probes are.
-fn changed_code(worker: i32) -> Vec<(u64, u8)> {
+fn changed_code(worker: i32) -> Vec<(u64, Vec<u8>)> {
     let maps = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();
     let memory = File::open(format!("/proc/{worker}/mem")).unwrap();
     let mut changed = Vec::new();
@@ -40,17 +44,18 @@ fn changed_code(worker: i32) -> Vec<(u64, u8)> {
     changed
 }
 
-/// Where two pieces of code differ; by pages, because nearly all are the same.
-fn differences(start: u64, loaded: &[u8], stored: &[u8]) -> Vec<(u64, u8)> {
+/// Where two pieces of code differ, in units of a breakpoint; by pages, because nearly all are the same.
+fn differences(start: u64, loaded: &[u8], stored: &[u8]) -> Vec<(u64, Vec<u8>)> {
     const PAGE: usize = 4096;
     let pages = loaded.chunks(PAGE).zip(stored.chunks(PAGE)).enumerate();
     pages
         .filter(|(_, (now, then))| now != then)
         .flat_map(|(page, (now, then))| {
-            let bytes = now.iter().zip(then).enumerate();
-            bytes
+            let unit = BREAKPOINT.len();
+            let units = now.chunks(unit).zip(then.chunks(unit)).enumerate();
+            units
                 .filter(|(_, (now, then))| now != then)
-                .map(move |(at, (now, _))| (start + (page * PAGE + at) as u64, *now))
+                .map(move |(at, (now, _))| (start + (page * PAGE + at * unit) as u64, now.to_vec()))
         })
         .collect()
 }
@@ -114,7 +119,7 @@ fn workers_survive(end: impl Fn(Memprof) -> Finished, check: impl Fn(&Fpm, &Fini
         for worker in &workers {
             let probes = changed_code(*worker);
             assert!(probes.len() > 10, "{probes:x?}");
-            assert!(probes.iter().all(|(_, byte)| *byte == BREAKPOINT));
+            assert!(probes.iter().all(|(_, code)| code == BREAKPOINT));
             assert_eq!(tracer(*worker), "TracerPid:\t0");
         }
         let finished = end(memprof);

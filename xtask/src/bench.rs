@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use memprof_tests::{Fpm, Laravel, Memprof, PhpBuild, Pool, Settings, target_dir};
 
-use crate::build::build;
+use crate::build::{Target, build};
 use crate::php;
 use crate::run::{apt_update, heading, need_root, run};
-use crate::setup::setup;
+use crate::setup::{Goal, setup};
 
 const PAGE: &str = "/admin";
 /// The first requests compile PHP files and views.
@@ -80,8 +80,8 @@ struct Lane {
 /// When anything cannot be installed, built or started, or a page does not answer as it should.
 pub fn bench(requests: usize) -> Result<()> {
     need_root("starting php-fpm and loading BPF programs")?;
-    setup(false)?;
-    build()?;
+    setup(Goal::Native, false)?;
+    build(Target::Native)?;
     install_bpftrace()?;
     let php = PhpBuild::named(PhpBuild::LARAVEL)?;
     php::fetch(&[php])?;

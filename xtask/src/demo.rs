@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use memprof_tests::{Finished, Fpm, Laravel, Memprof, PhpBuild, Pool, Settings, target_dir};
 
-use crate::build::build;
+use crate::build::{Target, build};
 use crate::php;
 use crate::run::{heading, need_root};
-use crate::setup::setup;
+use crate::setup::{Goal, setup};
 
 /// Not `www`: that is the name of the pool that a php-fpm of the machine itself may have.
 const POOL: &str = "memprof-demo";
@@ -23,8 +23,8 @@ const ROUNDS: usize = 10;
 /// When anything cannot be installed, built or started, and when memprof fails.
 pub fn demo() -> Result<()> {
     need_root("starting php-fpm and loading BPF programs")?;
-    setup(false)?;
-    build()?;
+    setup(Goal::Native, false)?;
+    build(Target::Native)?;
     let php = PhpBuild::named(PhpBuild::LARAVEL)?;
     php::fetch(&[php])?;
 

@@ -1,7 +1,10 @@
 //! memprof's chores, run as `cargo xtask <verb>`.
 
+mod apt;
+mod arm64;
 mod bench;
 mod build;
+mod cross;
 mod demo;
 mod php;
 mod run;
@@ -13,6 +16,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use memprof_tests::PhpBuild;
+
+use crate::build::Target;
+use crate::setup::{Goal, setup};
 
 /// memprof's chores.
 #[derive(Parser)]
@@ -30,8 +36,12 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
-    /// Build the BPF object and target/release/memprof
-    Build,
+    /// Build the BPF object and memprof: target/release/memprof, or release/memprof in the folder of --target
+    Build {
+        /// For a processor other than this machine's
+        #[arg(long, value_parser = [cross::TRIPLE])]
+        target: Option<String>,
+    },
     /// Show memprof at work on a php-fpm of its own that serves a Laravel application
     Demo,
     /// Measure what memprof costs a Laravel page, beside a bpftrace count on every _emalloc*
@@ -41,7 +51,17 @@ enum Verb {
         requests: usize,
     },
     /// Run every check and every test, as CI does
-    Test,
+    Test {
+        /// Only the integration tests on arm64, in a virtual machine
+        #[arg(long)]
+        arm64: bool,
+        /// Only on this kernel, as 6.12
+        #[arg(long, requires = "arm64")]
+        kernel: Option<String>,
+        /// Only these of the tests, as growth
+        #[arg(requires = "arm64")]
+        names: Vec<String>,
+    },
     /// Fetch the PHP builds of the tests into target/php (nothing is installed), those for arm64 for decoding only
     Php {
         /// Names, as bookworm-8.2 or arm64-trixie-8.4; all builds where none is given
@@ -62,17 +82,23 @@ fn main() -> ExitCode {
 
 fn run_verb(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Setup { check } => setup::setup(check),
-        Verb::Build => {
-            setup::setup(false)?;
-            build::build().map(drop)
+        Verb::Setup { check } => setup(Goal::Arm64, check),
+        Verb::Build { target } => {
+            let target = Target::named(target.as_deref());
+            let goal = match target {
+                Target::Native => Goal::Native,
+                Target::Arm64 => Goal::Arm64,
+            };
+            setup(goal, false)?;
+            build::build(target).map(drop)
         }
         Verb::Demo => demo::demo(),
         Verb::Bench { requests } => bench::bench(requests),
-        Verb::Test => test::test(),
+        Verb::Test { arm64: false, .. } => test::test(),
+        Verb::Test { kernel, names, .. } => arm64::test(kernel.as_deref(), &names),
         Verb::Php { names } => {
             let wanted = match names.as_slice() {
-                [] => PhpBuild::ALL.iter().chain(PhpBuild::DECODED).collect(),
+                [] => PhpBuild::usual().collect(),
                 names => names
                     .iter()
                     .map(|name| PhpBuild::named(name))

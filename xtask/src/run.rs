@@ -17,6 +17,23 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// A command that inherits nothing of the cargo that runs this, which may be another toolchain's.
+pub fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(repository());
+    for name in [
+        "CARGO",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "LD_LIBRARY_PATH",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Prints the command, runs it with this terminal, and waits.
 ///
 /// # Errors

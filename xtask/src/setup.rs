@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use memprof_tests::target_dir;
 
+use crate::cross::CrossToolchain;
 use crate::run::{apt_update, cargo, heading, need_root, output, run};
 
 /// What the agent's C part (libbpf, libelf, zlib) is compiled with and from.
@@ -25,6 +26,14 @@ const BPF_PACKAGES: &[&str] = &[
     "llvm-22-dev",
     "rust-web-src",
     "rustc-web",
+];
+/// The cross compiler for arm64, and what the files of the virtual machine are made with.
+const ARM64_PACKAGES: &[&str] = &[
+    "cpio",
+    "e2fsprogs",
+    "gcc-aarch64-linux-gnu",
+    "kmod",
+    "libc6-dev-arm64-cross",
 ];
 const LLVM: &str = "/usr/lib/llvm-22";
 const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -59,12 +68,21 @@ pub fn bpf_linker() -> PathBuf {
     target_dir().join("tools/bin/bpf-linker")
 }
 
+/// What is to be possible afterwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// Building and testing for this machine's processor.
+    Native,
+    /// The same, and for arm64 in a virtual machine.
+    Arm64,
+}
+
 /// Installs what is missing; with `check` says what is missing and fails.
 ///
 /// # Errors
 /// When something is missing and `check` is set, when this is no Debian, no root, or when an installation fails.
-pub fn setup(check: bool) -> Result<()> {
-    let packages = missing_packages()?;
+pub fn setup(goal: Goal, check: bool) -> Result<()> {
+    let packages = missing_packages(goal)?;
     let linker = BpfToolchain::choose() == BpfToolchain::Debian && !bpf_linker().is_file();
     if packages.is_empty() && !linker {
         return Ok(());
@@ -94,15 +112,23 @@ pub fn setup(check: bool) -> Result<()> {
     Ok(())
 }
 
-fn missing_packages() -> Result<Vec<&'static str>> {
+fn missing_packages(goal: Goal) -> Result<Vec<&'static str>> {
     let mut wanted = AGENT_PACKAGES.to_vec();
     if BpfToolchain::choose() == BpfToolchain::Debian {
         wanted.extend(BPF_PACKAGES);
+    }
+    if goal == Goal::Arm64 {
+        wanted.extend(ARM64_PACKAGES);
+        if CrossToolchain::choose() == CrossToolchain::Debian {
+            wanted.extend(["cargo-web", "rustc-web"]);
+        }
     }
     // npm may have come another way than as Debian's package, which would not fit beside that.
     if Command::new("npm").arg("--version").output().is_err() {
         wanted.push("npm");
     }
+    wanted.sort_unstable();
+    wanted.dedup();
     let mut query = Command::new("dpkg-query");
     query
         .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])

@@ -3,20 +3,20 @@
 use anyhow::Result;
 use memprof_tests::{PhpBuild, target_dir};
 
-use crate::build::{build, with_bpf};
+use crate::build::{Target, build, with_bpf};
 use crate::php;
 use crate::run::{cargo, heading, need_root, run};
-use crate::setup::setup;
+use crate::setup::{Goal, setup};
 
 /// Sets up, builds, checks the style, and runs the unit tests and the tests against real php-fpm builds.
 ///
 /// # Errors
 /// When any of it fails, or the last step is not run as root.
 pub fn test() -> Result<()> {
-    setup(false)?;
+    setup(Goal::Arm64, false)?;
     heading("Format");
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    let bpf_object = build()?;
+    let bpf_object = build(Target::Native)?;
     heading("Lints");
     // In release mode, because there libbpf is compiled already.
     let mut clippy = cargo();
@@ -28,15 +28,15 @@ pub fn test() -> Result<()> {
         "--features",
         "memprof-user/ebpf",
     ]);
-    run(with_bpf(&mut clippy, &bpf_object)?.args(["--", "--deny", "warnings"]))?;
-    let builds: Vec<_> = PhpBuild::ALL.iter().chain(PhpBuild::DECODED).collect();
+    run(with_bpf(&mut clippy, &bpf_object, Target::Native)?.args(["--", "--deny", "warnings"]))?;
+    let builds: Vec<_> = PhpBuild::usual().collect();
     php::fetch(&builds)?;
     heading("Unit tests");
     let binaries = target_dir().join("php");
     run(cargo().arg("test").env("MEMPROF_PHP_BINARIES", binaries))?;
     let mut with_engine = cargo();
     with_engine.args(["test", "--package", "memprof-user", "--features", "ebpf"]);
-    run(with_bpf(&mut with_engine, &bpf_object)?.args(["--lib", "capture"]))?;
+    run(with_bpf(&mut with_engine, &bpf_object, Target::Native)?.args(["--lib", "capture"]))?;
     need_root("starting php-fpm and loading BPF programs for the integration tests")?;
     heading("Integration tests");
     // One at a time: they measure, and two probed php-fpm builds share the modules they load.

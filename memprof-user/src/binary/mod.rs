@@ -21,7 +21,7 @@ mod sites;
 pub use elf::{ElfImage, is_php};
 pub use error::BinaryError;
 pub use php::PhpBinary;
-pub use site::{EmallocSize, MapEntry, MapStore, ProbeSite, Register, Site};
+pub use site::{EmallocSize, Handler, MapEntry, MapStore, ProbeSite, Register, Site};
 
 /// A PHP version, as the binary states it (`X-Powered-By: PHP/8.2.36`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

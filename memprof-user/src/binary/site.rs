@@ -85,6 +85,22 @@ pub enum Site {
     CompileFile,
     /// An `_emalloc*` or `_erealloc*` entry.
     Emalloc(EmallocSize),
+    /// The entry of a PHP function's handler, found at run time: the first argument is its
+    /// `zend_execute_data`, the second the zval for its result.
+    Handler(Handler),
+}
+
+/// What a PHP function does that is written in C and watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// Runs the query of its statement object.
+    Execute,
+    /// Runs the query in its first or second argument.
+    Query,
+    /// Returns all rows of a result.
+    Rows,
+    /// Is called by Laravel for each scope that it applies.
+    Scope,
 }
 
 /// One place where a probe may sit.

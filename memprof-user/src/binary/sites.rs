@@ -107,7 +107,7 @@ impl Finder<'_> {
         match site {
             Site::RequestStart | Site::RequestEnd | Site::SendHeaders => first(0),
             Site::CompileFile | Site::ChunkTaken | Site::HeapReset => first(1),
-            Site::HugeFreed => first(2),
+            Site::HugeFreed | Site::Handler(_) => first(2),
             Site::PagesFreed => first(4),
             Site::LimitError { size } => [size].into_iter().collect(),
             Site::Emalloc(EmallocSize::Fixed(_)) => first(0),

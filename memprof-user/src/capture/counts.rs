@@ -17,6 +17,8 @@ pub struct Counts {
     pub uncounted: u64,
     /// Reads of worker memory that failed.
     pub unreadable: u64,
+    /// Watched PHP calls that ran inside another one.
+    pub nested_calls: u64,
     /// Forced requests past the number that is recorded in a minute.
     pub refused: u64,
     /// Forced requests in workers that could not be held.
@@ -37,6 +39,7 @@ impl Counts {
         self.lost += state.lost;
         self.uncounted += state.uncounted;
         self.unreadable += state.unreadable;
+        self.nested_calls += state.nested_calls;
         self.refused += state.refused;
         self.untraced += state.untraced;
         self.requests += u64::from(state.request);
@@ -60,6 +63,10 @@ impl Counts {
                 self.uncounted,
             ),
             ("reads of worker memory", self.unreadable),
+            (
+                "queries around another one, whose own end was not seen",
+                self.nested_calls,
+            ),
             (
                 "forced requests past the number recorded in a minute; --force-value lifts it",
                 self.refused,

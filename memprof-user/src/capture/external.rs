@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    dump::CheckpointLine,
     options::{Mode, finite},
     output::frames_or_none,
     recorder::{Finished, Recorder},
@@ -10,11 +11,11 @@ use super::{
 use crate::{
     fpm::Worker,
     profile::{Checkpoint, RequestProfile, StackId, StackTotals},
-    record::{checkpoint::Label, frame::Frame},
+    record::frame::Frame,
 };
 
 /// Stacks shown with a record.
-const TOP_STACKS: usize = 10;
+pub(super) const TOP_STACKS: usize = 10;
 
 /// What surrounds a record in a line of `--json`.
 #[derive(Debug, Serialize)]
@@ -46,20 +47,6 @@ struct Asked<'a> {
     method: &'a str,
     uri: &'a str,
     script: &'a str,
-}
-
-/// The heap at a checkpoint, to the byte.
-#[derive(Debug, Serialize)]
-struct CheckpointLine {
-    label: Label,
-    /// `memory_get_usage(true)`
-    current_bytes: u64,
-    /// `memory_get_peak_usage(true)`
-    peak_bytes: u64,
-    /// Page runs and huge blocks in use, as the heap counts them itself.
-    used_bytes: Option<u64>,
-    /// Page runs and huge blocks taken in this request so far, less those freed, as the probes saw them.
-    held_bytes: Option<i64>,
 }
 
 /// Page runs and huge blocks of one request, in bytes.
@@ -115,16 +102,17 @@ impl<'a> External<'a> {
             above,
             limit_error_tried_bytes: profile.limit_error.map(|(tried, _)| tried),
             lost_events: profile.lost_events(),
-            checkpoints: checkpoints(profile),
+            checkpoints: checkpoint_lines(profile),
             growth: growth(profile, recorder),
             chunk_growth: chunk_growth(profile, recorder),
         }
     }
 }
 
-fn checkpoints(profile: &RequestProfile) -> Vec<CheckpointLine> {
+/// The checkpoints so far.
+pub(super) fn checkpoint_lines(profile: &RequestProfile) -> Vec<CheckpointLine> {
     let line = |seen: &Checkpoint| CheckpointLine {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         used_bytes: seen.counters.used_bytes(),
@@ -176,7 +164,7 @@ fn chunk_growth(profile: &RequestProfile, recorder: &Recorder) -> Vec<ChunkGrowt
 }
 
 /// `App\Foo->bar /srv/app/Foo.php:12`, innermost first.
-fn lines(recorder: &Recorder, stack: StackId) -> Vec<String> {
+pub(super) fn lines(recorder: &Recorder, stack: StackId) -> Vec<String> {
     let line = |frame: Frame| match (frame.file, frame.line) {
         (Some(file), Some(line)) => format!("{} {file}:{line}", frame.function),
         (Some(file), None) => format!("{} {file}", frame.function),

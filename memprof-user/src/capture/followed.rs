@@ -1,8 +1,9 @@
 //! One worker that is followed, and the probes that are in it alone.
 
-use std::{path::PathBuf, time::Instant};
+use std::{cell::OnceCell, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
+    calls::{self, CallSites},
     ebpf::{Attached, Detacher, Engine, EngineError, Program, program_of},
     options::Mode,
 };
@@ -19,13 +20,17 @@ pub struct Followed {
     /// The process.
     pub worker: Worker,
     /// The PHP in it.
-    pub live: LivePhp,
+    pub live: Arc<LivePhp>,
     /// Its executable.
     pub file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
+    /// The PHP functions that are watched, by the file that they are in; looked up when they are wanted.
+    call_sites: OnceCell<Vec<CallSites>>,
     /// Growth probes, where they are attached now.
     growth: Vec<Attached>,
+    /// Probes on the PHP functions that are watched beside them.
+    calls: Vec<Attached>,
     /// The one request that the growth probes are there for.
     pub armed: Option<Armed>,
 }
@@ -50,8 +55,10 @@ impl Followed {
             worker: worker.clone(),
             file: (executable.device, executable.inode),
             compile_file: live.compile_file_site().ok(),
-            live,
+            live: Arc::new(live),
+            call_sites: OnceCell::new(),
             growth: Vec::new(),
+            calls: Vec::new(),
             armed: None,
         })
     }
@@ -69,34 +76,71 @@ impl Followed {
             .collect()
     }
 
-    /// The probes of a request that is recorded in full, in this worker alone; nothing where they are there.
+    /// The probes of a request that is recorded in full, in this worker alone, as far as they are not there.
     ///
     /// # Errors
-    /// The kernel refuses a probe; then none is left.
+    /// The kernel refuses a probe; then no more are there than before.
     pub fn attach_growth(&mut self, engine: &Engine, mode: Mode) -> Result<(), EngineError> {
-        if !self.growth.is_empty() {
-            return Ok(());
+        // All or none: what is attached in part goes where one fails.
+        let mut growth = Vec::new();
+        let mut calls = Vec::new();
+        if self.growth.is_empty() {
+            self.attach_heap(engine, mode, &mut growth)?;
         }
+        if self.calls.is_empty() && mode != Mode::Light && !self.is_without_calls() {
+            self.attach_calls(engine, &mut calls)?;
+        }
+        self.growth.append(&mut growth);
+        self.calls.append(&mut calls);
+        Ok(())
+    }
+
+    fn attach_heap(
+        &self,
+        engine: &Engine,
+        mode: Mode,
+        to: &mut Vec<Attached>,
+    ) -> Result<(), EngineError> {
         let pid = Some(self.worker.process.pid);
         let path = self.path();
         let sites = self.sites(Program::Growth);
-        // All or none: what is attached in part goes where one fails.
-        let mut growth = vec![engine.attach(Program::Growth, &path, pid, &sites)?];
+        to.push(engine.attach(Program::Growth, &path, pid, &sites)?);
         if let Some(MappedSite { path, site, .. }) = &self.compile_file {
             let site = std::slice::from_ref(site);
-            growth.push(engine.attach(Program::Include, path, pid, site)?);
+            to.push(engine.attach(Program::Include, path, pid, site)?);
         }
         if mode == Mode::Exact {
             let sites = self.sites(Program::Exact);
-            growth.push(engine.attach(Program::Exact, &path, pid, &sites)?);
+            to.push(engine.attach(Program::Exact, &path, pid, &sites)?);
         }
-        self.growth = growth;
         Ok(())
+    }
+
+    fn attach_calls(&self, engine: &Engine, to: &mut Vec<Attached>) -> Result<(), EngineError> {
+        let pid = Some(self.worker.process.pid);
+        for CallSites {
+            path,
+            begins,
+            returns,
+        } in self.call_sites.get_or_init(|| calls::sites(&self.live))
+        {
+            to.push(engine.attach(Program::Call, path, pid, begins)?);
+            if !returns.is_empty() {
+                to.push(engine.attach(Program::CallReturn, path, pid, returns)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether its queries and models can't be seen, because watching them could kill it.
+    pub fn is_without_calls(&self) -> bool {
+        calls::returns_could_kill(self.worker.process.pid)
     }
 
     /// Takes the growth probes away.
     pub fn detach_growth(&mut self, detacher: &Detacher) {
         detacher.detach(std::mem::take(&mut self.growth));
+        detacher.detach(std::mem::take(&mut self.calls));
         self.armed = None;
     }
 

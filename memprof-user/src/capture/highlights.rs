@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     profile::{
-        RequestProfile, StackId,
+        RequestInfo, RequestProfile, StackId,
         recursion::{self, Recursion},
     },
     record::{checkpoint::Label, frame::Frame, units::Mib},
@@ -32,7 +33,11 @@ const SHOWN_CALLERS: usize = 4;
 
 /// The highest request of each path so far.
 #[derive(Debug, Default)]
-pub struct Highlights(HashMap<String, Highlight>);
+pub struct Highlights {
+    requests: HashMap<String, Highlight>,
+    /// The last dump of each path.
+    dumps: HashMap<String, PathBuf>,
+}
 
 /// One request.
 #[derive(Debug)]
@@ -59,14 +64,14 @@ impl Highlights {
         let Some(peak_bytes) = profile.real_peak() else {
             return;
         };
-        let path = shown(&format!("{} {}", profile.info.method, profile.info.path));
+        let path = key(&profile.info);
         let rank = (peak_bytes, finished.recorded);
-        match self.0.get(&path) {
+        match self.requests.get(&path) {
             Some(known) if (known.peak_bytes, known.recorded) >= rank => return,
-            None if self.0.len() >= MOST_PATHS => return,
+            None if self.requests.len() >= MOST_PATHS => return,
             _ => {}
         }
-        let start = profile.at(Label::RequestStart);
+        let start = profile.at(&Label::RequestStart);
         let highlight = Highlight {
             peak_bytes,
             start_bytes: start.map(|start| start.counters.real_size),
@@ -74,8 +79,21 @@ impl Highlights {
             recorded: finished.recorded,
             functions: functions(profile, recorder),
         };
-        self.0.insert(path, highlight);
+        self.requests.insert(path, highlight);
     }
+
+    /// A request was dumped.
+    pub fn add_dump(&mut self, info: &RequestInfo, path: &Path) {
+        let key = key(info);
+        if self.dumps.len() < MOST_PATHS || self.dumps.contains_key(&key) {
+            self.dumps.insert(key, path.to_owned());
+        }
+    }
+}
+
+/// By what requests are told apart.
+fn key(info: &RequestInfo) -> String {
+    shown(&format!("{} {}", info.method, info.path))
 }
 
 /// What the request's functions held at its high-water mark by themselves or, where it was not
@@ -118,7 +136,7 @@ fn functions(profile: &RequestProfile, recorder: &Recorder) -> Vec<Holder> {
 
 impl fmt::Display for Highlights {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut paths: Vec<_> = self.0.iter().collect();
+        let mut paths: Vec<_> = self.requests.iter().collect();
         paths.sort_by_key(|(path, highlight)| (std::cmp::Reverse(highlight.peak_bytes), *path));
         for (path, highlight) in paths.into_iter().take(SHOWN_PATHS) {
             let start = highlight.start_bytes.map_or("?".to_owned(), mib);
@@ -134,6 +152,9 @@ impl fmt::Display for Highlights {
                 "growth of the heap, in MiB"
             };
             writeln!(to, "{path}: from {start} to {peak} MiB{limit}; {what}:")?;
+            if let Some(dump) = self.dumps.get(path) {
+                writeln!(to, "  dump: {}", dump.display())?;
+            }
             let mut told = BTreeSet::new();
             for holder in &highlight.functions {
                 write_holder(to, holder, &mut told)?;

@@ -1,8 +1,14 @@
 //! Engines, modes, windows: from kernel events to what a request did.
 
 #[cfg(feature = "ebpf")]
+mod application;
+#[cfg(feature = "ebpf")]
+mod calls;
+#[cfg(feature = "ebpf")]
 mod counts;
 pub mod dump;
+#[cfg(feature = "ebpf")]
+mod dumps;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 #[cfg(feature = "ebpf")]
@@ -12,6 +18,8 @@ mod followed;
 pub mod freeze;
 #[cfg(feature = "ebpf")]
 mod highlights;
+#[cfg(feature = "ebpf")]
+mod hold;
 #[cfg(feature = "ebpf")]
 mod names;
 pub mod options;
@@ -24,6 +32,8 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod snapshot;
+#[cfg(feature = "ebpf")]
 mod targeting;
 mod tracee;
 #[cfg(feature = "ebpf")]
@@ -31,11 +41,15 @@ mod tracer;
 #[cfg(feature = "ebpf")]
 mod uri;
 #[cfg(feature = "ebpf")]
+mod watch;
+#[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
-pub use options::{AttachOptions, Force, Mode, Threshold, default_out};
+pub use options::{
+    AttachOptions, CheckpointAt, DumpPolicy, Force, Mode, OwnCheckpoint, Threshold, default_out,
+};
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

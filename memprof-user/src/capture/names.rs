@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use memprof_ebpf::{FunctionEvent, StackFrame, frame_flags, stack_flags};
+use memprof_ebpf::{ClassEvent, FunctionEvent, StackFrame, frame_flags, stack_flags};
 
 use crate::{
     profile::{StackId, Stacks},
@@ -31,6 +31,7 @@ pub struct Names {
 #[derive(Debug, Default)]
 struct Table {
     functions: HashMap<u64, Function>,
+    classes: HashMap<u64, String>,
     stacks: HashMap<u64, StackId>,
 }
 
@@ -86,6 +87,26 @@ impl Names {
             .insert(event.function, function);
     }
 
+    /// A class that was seen for the first time.
+    pub fn add_class(&mut self, event: &ClassEvent) {
+        let passing = event.flags & frame_flags::PASSING != 0;
+        if let Some(name) = text(&event.name, event.name_length) {
+            self.table(event.header.pid, passing)
+                .classes
+                .insert(event.class, name);
+        }
+    }
+
+    /// The name of a class; `None` where it is 0, or its description was lost.
+    #[must_use]
+    pub fn class(&self, pid: u32, id: u64) -> Option<&str> {
+        let passing = self.passing.get(&pid);
+        passing
+            .and_then(|table| table.classes.get(&id))
+            .or_else(|| self.lasting.classes.get(&id))
+            .map(String::as_str)
+    }
+
     /// A stack that was seen for the first time.
     pub fn add_stack(
         &mut self,
@@ -94,7 +115,7 @@ impl Names {
         flags: u32,
         frames: &[StackFrame],
         stacks: &mut Stacks,
-    ) {
+    ) -> StackId {
         let raw: Vec<RawFrame> = frames.iter().map(|frame| self.raw(pid, frame)).collect();
         let cut = (flags & stack_flags::CUT != 0).then(|| Frame {
             function: CUT.to_owned(),
@@ -104,6 +125,7 @@ impl Names {
         let stack = stacks.intern(own_lines(&raw).into_iter().chain(cut));
         let passing = flags & stack_flags::PASSING != 0;
         self.table(pid, passing).stacks.insert(id, stack);
+        stack
     }
 
     /// The stack that an event names; `None` where its description was lost.

@@ -2,6 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
+#[cfg(feature = "ebpf")]
+use memprof_ebpf::{HoldConfig, Level};
+
 use crate::fpm::Target;
 
 /// What `memprof attach` is to do.
@@ -33,6 +36,8 @@ pub struct AttachOptions {
     pub warning: Threshold,
     /// A request whose peak is above this was in danger.
     pub critical: Threshold,
+    /// Checkpoints of the operator's own.
+    pub checkpoints: Vec<OwnCheckpoint>,
     /// The channel in log lines: `production.WARNING`.
     pub app_env: String,
     /// The size of the kernel's ring buffer in bytes.
@@ -41,6 +46,61 @@ pub struct AttachOptions {
     pub single_uprobes: bool,
     /// Print nothing on stderr but errors.
     pub quiet: bool,
+    /// When workers are stopped for a dump; `None` never.
+    pub dumps: Option<DumpPolicy>,
+}
+
+/// A dump at the critical threshold is not taken below this share of the limit.
+#[cfg(feature = "ebpf")]
+const LEAST_CRITICAL: f64 = 0.9;
+
+#[cfg(feature = "ebpf")]
+impl AttachOptions {
+    /// When the kernel side has workers held.
+    #[must_use]
+    pub fn hold_config(&self) -> HoldConfig {
+        let Some(policy) = &self.dumps else {
+            return HoldConfig {
+                wanted: 0,
+                hold: Level::NEVER,
+                critical: Level::NEVER,
+            };
+        };
+        HoldConfig {
+            wanted: 1,
+            hold: policy.hold_above.level(0.0),
+            critical: self.critical.level(LEAST_CRITICAL),
+        }
+    }
+}
+
+/// When a worker is held still to be dumped, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DumpPolicy {
+    /// A worker whose heap is above this is traced until its request ends.
+    pub hold_above: Threshold,
+    /// How long a worker may be stopped at most.
+    pub max_stop: Duration,
+    /// So many dumps in a minute at most.
+    pub per_minute: u32,
+}
+
+/// A checkpoint that the operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCheckpoint {
+    /// Its name in the records.
+    pub label: String,
+    /// When it is made.
+    pub at: CheckpointAt,
+}
+
+/// What makes a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointAt {
+    /// A file whose path ends so is loaded: `app/Providers/AppServiceProvider.php`.
+    File(String),
+    /// The heap first grows within this function: `App\Foo::bar`, or `f`.
+    Function(String),
 }
 
 /// How much is recorded, at what cost.
@@ -121,6 +181,22 @@ impl Threshold {
                 let limit = finite(limit).unwrap_or(WITHOUT_LIMIT);
                 (limit as f64 * share) as u64
             }
+        }
+    }
+}
+
+#[cfg(feature = "ebpf")]
+impl Threshold {
+    /// For the kernel side; never below that share of the limit.
+    fn level(self, least_share: f64) -> Level {
+        let (floor, share) = match self {
+            Self::Bytes(bytes) => (bytes, least_share),
+            Self::ShareOfLimit(share) => (0, share.max(least_share)),
+        };
+        Level {
+            floor,
+            share: (share * 2_f64.powi(32)).ceil() as u64,
+            without_limit: self.bytes(u64::MAX),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use memprof_ebpf::ExactCount;
 use serde::Serialize;
 
 use super::{
+    application,
     external::External,
     options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
@@ -22,6 +24,7 @@ use crate::{
     record::{
         Record,
         checkpoint::{CheckpointRecord, Label, Measurement},
+        dump::Dump,
         event::Event,
         frame::Frame,
         log::{LogError, LogFile, LogLine},
@@ -115,7 +118,7 @@ impl Output {
         let Some(last) = profile.last() else {
             return Ok(());
         };
-        let start = profile.at(Label::RequestStart).map(|seen| seen.counters);
+        let start = profile.at(&Label::RequestStart).map(|seen| seen.counters);
         let grown = last
             .real_peak
             .saturating_sub(start.map_or(0, |start| start.real_size));
@@ -136,6 +139,9 @@ impl Output {
         if is_high || every {
             self.write(&checkpoint_record(profile), &external)?;
         }
+        if is_high || every {
+            self.write_application(profile, &external)?;
+        }
         if finished.recorded
             && let Some(record) = sample_record(profile)
         {
@@ -144,8 +150,37 @@ impl Output {
         Ok(())
     }
 
+    /// Writes what the request asked of its database and its models.
+    fn write_application(
+        &mut self,
+        profile: &RequestProfile,
+        external: &External<'_>,
+    ) -> Result<(), OutputError> {
+        for jump in application::jumps(profile) {
+            self.write(&jump, external)?;
+        }
+        if let Some(models) = application::models(profile) {
+            self.write(&models, external)?;
+        }
+        if let Some(scopes) = application::scopes(profile) {
+            self.write(&scopes, external)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a dump of the worker with that process id; where.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_dump(&self, dump: &Dump, pid: i32) -> Result<PathBuf, StoreError> {
+        self.store.write_dump(dump, pid.unsigned_abs())
+    }
+
     /// Writes one record to the log and, where asked for, to standard output.
-    fn write<R: Record>(
+    ///
+    /// # Errors
+    /// Standard output is closed. A log that can't be written is counted, and the run goes on.
+    pub fn write<R: Record>(
         &mut self,
         record: &R,
         external: &impl Serialize,
@@ -301,7 +336,7 @@ pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
 fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
     let info = &profile.info;
     let measurements = profile.checkpoints.iter().map(|seen| Measurement {
-        label: seen.label,
+        label: seen.label.clone(),
         current_bytes: seen.counters.real_size,
         peak_bytes: seen.counters.real_peak,
         timestamp: seen.time,
@@ -316,8 +351,8 @@ fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
 
 /// `None` where the request's start or end was not seen.
 fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
-    let start = profile.at(Label::RequestStart)?;
-    let end = profile.at(Label::RequestEnd)?;
+    let start = profile.at(&Label::RequestStart)?;
+    let end = profile.at(&Label::RequestEnd)?;
     let heap = HeapSpan {
         start_bytes: start.counters.real_size,
         end_bytes: end.counters.real_size,

@@ -5,20 +5,24 @@ use std::{
     rc::Rc,
 };
 
-use memprof_ebpf::{Change, CheckpointEvent, GrowthEvent, Moment, RequestEvent, UNKNOWN};
+use memprof_ebpf::{
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent,
+    StackFrame, StopReason, UNKNOWN,
+};
 
-use super::{ebpf::Event, names::Names, targeting::Requests, uri::request_info};
+use super::{
+    calls,
+    ebpf::{Event, StackHead},
+    names::Names,
+    snapshot::{Snapshot, so_far},
+    targeting::Requests,
+    uri::request_info,
+    watch::Watch,
+};
 use crate::{
     profile::{Counters, HeapChange, RequestProfile, StackId, Stacks},
     record::{checkpoint::Label, frame::Frame},
 };
-
-/// Ends of the paths of watched files, and what their include says.
-pub const WATCHED_FILES: [(&str, Label); 1] = [(
-    // Seen on Laravel 8: loaded right before the providers register.
-    "Illuminate/Foundation/Bootstrap/RegisterProviders.php",
-    Label::BeforeProviders,
-)];
 
 /// What is counted for a request that still ran when memprof detached, or whose last event was lost.
 const END_NOT_SEEN: &str = "requests whose end was not seen";
@@ -48,6 +52,8 @@ pub enum Step {
         /// Whether its method and path are those that are recorded.
         is_meant: bool,
     },
+    /// A worker came to a moment that is worth a dump.
+    AtMoment(Box<Snapshot>),
     /// A request is over.
     Finished(Box<Finished>),
 }
@@ -59,6 +65,9 @@ pub struct Recorder {
     stacks: Stacks,
     /// Stands for a stack whose description was lost.
     unknown_stack: StackId,
+    watch: Watch,
+    /// The stacks whose first growth is a checkpoint.
+    marks: HashMap<StackId, Vec<Label>>,
     running: HashMap<u32, Running>,
     steps: Vec<Step>,
     errors: BTreeMap<&'static str, u64>,
@@ -77,7 +86,7 @@ impl Recorder {
     /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
     /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(requests: Rc<Requests>, unix_offset: f64, keep_stacks: bool) -> Self {
+    pub fn new(requests: Rc<Requests>, unix_offset: f64, keep_stacks: bool, watch: Watch) -> Self {
         let mut stacks = Stacks::default();
         let unknown_stack = stacks.intern([Frame {
             function: "[unknown stack]".to_owned(),
@@ -89,6 +98,8 @@ impl Recorder {
             names: Names::new(keep_stacks),
             stacks,
             unknown_stack,
+            watch,
+            marks: HashMap::new(),
             running: HashMap::new(),
             steps: Vec::new(),
             errors: BTreeMap::new(),
@@ -105,10 +116,9 @@ impl Recorder {
             Event::Checkpoint(event) => self.checkpoint(event),
             Event::Growth(event) => self.growth(event),
             Event::Function(event) => self.names.add_function(event),
-            Event::Stack(head, frames) => {
-                self.names
-                    .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
-            }
+            Event::Class(event) => self.names.add_class(event),
+            Event::Call(event) => self.call(event),
+            Event::Stack(head, frames) => self.add_stack(head, frames),
         }
     }
 
@@ -228,6 +238,10 @@ impl Recorder {
         };
         let stack = self.named(pid, event.stack);
         let time = event.time as f64 / 1e9 + self.unix_offset;
+        if let Some(reason) = worth_a_dump(moment) {
+            let snapshot = self.snapshot(event, reason, stack, counters);
+            self.steps.extend(snapshot.map(Step::AtMoment));
+        }
         let Some(running) = running(&mut self.running, pid, event.header.request) else {
             self.count("events of a request whose start was not seen");
             return;
@@ -238,17 +252,53 @@ impl Recorder {
             Moment::SendHeaders => profile.checkpoint(Label::ResponseReady, counters, time),
             Moment::RequestEnd => profile.checkpoint(Label::RequestEnd, counters, time),
             Moment::Include => {
-                if let Some((_, label)) = WATCHED_FILES.get(event.label as usize) {
-                    profile.checkpoint(*label, counters, time);
+                if let Some(label) = self.watch.file(event.label) {
+                    profile.checkpoint(label.clone(), counters, time);
                 }
             }
-            Moment::ChunkTaken => profile.chunk_taken(stack, counters),
+            Moment::ChunkTaken => {
+                for label in self.marks.get(&stack).into_iter().flatten() {
+                    profile.checkpoint(label.clone(), counters, time);
+                }
+                profile.chunk_taken(stack, counters);
+            }
             Moment::LimitError => profile.limit_hit(stack, counters, event.tried),
+            Moment::Critical => {}
             Moment::HeapReset => {
                 profile.close(counters);
                 self.finish(pid);
             }
         }
+    }
+
+    /// `None` where the request came to this moment before: it is told once.
+    fn snapshot(
+        &self,
+        event: &CheckpointEvent,
+        reason: StopReason,
+        stack: StackId,
+        counters: Counters,
+    ) -> Option<Box<Snapshot>> {
+        let Header { pid, request, .. } = event.header;
+        let running = self.running.get(&pid);
+        let profile = running
+            .filter(|running| running.number == request)
+            .map(|running| &running.profile);
+        let is_limit = reason == StopReason::LimitError;
+        if is_limit && profile.is_some_and(|profile| profile.limit_error.is_some()) {
+            return None;
+        }
+        Some(Box::new(Snapshot {
+            pid: pid.cast_signed(),
+            request,
+            reason,
+            hold: Hold::from_number(event.label),
+            tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
+            counters,
+            stack: self.frames(stack),
+            info: profile.map(|profile| profile.info.clone()),
+            so_far: profile.map(|profile| so_far(profile, counters, self)),
+        }))
     }
 
     fn finish(&mut self, pid: u32) {
@@ -294,6 +344,35 @@ impl Recorder {
             }
         };
         running.profile.changed(change);
+        if event.real_size != UNKNOWN {
+            for label in self.marks.get(&stack).into_iter().flatten() {
+                let time = event.time as f64 / 1e9 + self.unix_offset;
+                running.profile.first_growth(label, event.real_size, time);
+            }
+        }
+    }
+
+    fn add_stack(&mut self, head: StackHead, frames: &[StackFrame]) {
+        let stack =
+            self.names
+                .add_stack(head.pid, head.stack, head.flags, frames, &mut self.stacks);
+        let labels = self.watch.functions(self.stacks.frames(stack));
+        if !labels.is_empty() {
+            self.marks.insert(stack, labels);
+        }
+    }
+
+    fn call(&mut self, event: &CallEvent) {
+        let pid = event.header.pid;
+        let stack = self.named(pid, event.stack);
+        let Some(running) = running(&mut self.running, pid, event.header.request) else {
+            self.count("events of a request whose start was not seen");
+            return;
+        };
+        let application = &mut running.profile.application;
+        if let Err(cause) = calls::enter(event, stack, &self.names, &self.stacks, application) {
+            self.count(cause);
+        }
     }
 
     /// The stack that the kernel side names: known until the worker's next request starts or, where
@@ -303,6 +382,14 @@ impl Recorder {
             self.count("stacks whose description was lost");
             self.unknown_stack
         })
+    }
+}
+
+fn worth_a_dump(moment: Moment) -> Option<StopReason> {
+    match moment {
+        Moment::LimitError => Some(StopReason::LimitError),
+        Moment::Critical => Some(StopReason::Critical),
+        _ => None,
     }
 }
 

@@ -19,13 +19,15 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     counts::Counts,
+    dumps::Dumps,
     ebpf::{Attach, Engine, EngineError, Room, Sink, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
     output::{Output, OutputError},
-    recorder::{Recorder, Step, WATCHED_FILES},
+    recorder::{Recorder, Step},
     targeting::{Requests, TargetingError},
     tracer::prepare_signals,
+    watch::Watch,
     workers::{FollowError, Workers},
 };
 use crate::{
@@ -67,6 +69,9 @@ pub enum AttachError {
     /// What is to be recorded can't be told to the probes.
     #[error(transparent)]
     Targeting(#[from] TargetingError),
+    /// Workers can't be held.
+    #[error("no thread can be started that would hold workers for their dumps")]
+    Threads(#[source] std::io::Error),
     /// Probes would not know the workers by the ids that memprof knows.
     #[error(
         "memprof runs in a pid namespace of its own, where process ids are not those that probes \
@@ -91,10 +96,14 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
     let requests = Rc::new(Requests::new(options)?);
+    let watch = Watch::new(&options.checkpoints);
+    let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
+    let watched_lengths = watch.tail_lengths();
     let recorder = Rc::new(RefCell::new(Recorder::new(
         Rc::clone(&requests),
         unix_offset(),
         options.mode == Mode::Exact,
+        watch,
     )));
     let engine = Engine::load(
         attach_kind(options),
@@ -107,13 +116,20 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     )?;
     // Only now: a run that is not permitted leaves no folder behind.
     let output = Output::open(options, started)?;
-    for (label, (tail, _)) in WATCHED_FILES.iter().enumerate() {
-        engine.watch(tail, label as u32)?;
+    for (number, tail) in (0..).zip(&tails) {
+        engine.watch(tail, number)?;
     }
     let trap_ns = trap_ns(&engine)?;
     let mut run = Run {
         options,
-        workers: Workers::new(options, requests, started.as_nanosecond() as u64),
+        dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
+            .map_err(AttachError::Threads)?,
+        workers: Workers::new(
+            options,
+            requests,
+            watched_lengths,
+            started.as_nanosecond() as u64,
+        ),
         engine,
         recorder,
         output,
@@ -138,6 +154,7 @@ struct Run<'a> {
     workers: Workers,
     recorder: Rc<RefCell<Recorder>>,
     output: Output,
+    dumps: Dumps,
     highlights: Highlights,
     /// What the trap of one hit costs, in ns; `None` where it could not be measured.
     trap_ns: Option<f64>,
@@ -150,7 +167,7 @@ impl Run<'_> {
     fn follow_first(&mut self, found: &[crate::fpm::Worker]) -> Result<(), AttachError> {
         let mut first_error = None;
         for worker in found {
-            if let Err(error) = self.workers.follow(&self.engine, worker) {
+            if let Err(error) = self.follow(worker) {
                 self.count_error(&error);
                 first_error.get_or_insert(error);
             }
@@ -159,6 +176,14 @@ impl Run<'_> {
             Some(error) if self.workers.len() == 0 => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    fn follow(&mut self, worker: &crate::fpm::Worker) -> Result<(), FollowError> {
+        self.workers.follow(&self.engine, worker)?;
+        if let Some(live) = self.workers.live(worker.process.pid) {
+            self.dumps.follow(worker, live);
+        }
+        Ok(())
     }
 
     fn announce(&self) {
@@ -213,6 +238,7 @@ impl Run<'_> {
                 .is_none_or(|limit| start.elapsed() < limit)
         {
             let taken = self.take_events()?;
+            self.settle_dumps()?;
             if looked.elapsed() >= LOOK_AT_WORKERS {
                 looked = Instant::now();
                 self.look_at_workers(follower)?;
@@ -277,6 +303,12 @@ impl Run<'_> {
                         self.count_error(&FollowError::from(error));
                     }
                 }
+                Step::AtMoment(snapshot) => {
+                    let pid = snapshot.pid;
+                    let live = self.workers.live(pid).map(|live| &**live);
+                    let worker = self.workers.get(pid).zip(live);
+                    self.dumps.at_moment(snapshot, worker, &mut self.output)?;
+                }
                 Step::Finished(finished) => {
                     if finished.recorded {
                         self.workers.request_finished(finished.pid, finished.number);
@@ -295,6 +327,19 @@ impl Run<'_> {
         Ok(taken)
     }
 
+    /// Writes the dumps that were read, each with what was recorded until its moment.
+    fn settle_dumps(&mut self) -> Result<(), AttachError> {
+        let outcomes = self.dumps.outcomes();
+        if !outcomes.is_empty() {
+            self.take_all_events()?;
+        }
+        for outcome in outcomes {
+            self.dumps
+                .settle(outcome, &mut self.output, &mut self.highlights)?;
+        }
+        Ok(())
+    }
+
     /// Takes in all that is in the ring; for when nobody fills it any more.
     fn take_all_events(&mut self) -> Result<(), AttachError> {
         while self.take_events()? == EVENTS_AT_ONCE {}
@@ -308,11 +353,12 @@ impl Run<'_> {
             self.take_all_events()?;
         }
         for worker in change.gone {
+            self.dumps.forget(worker.process.pid);
             self.workers.forget(&self.engine, worker.process.pid);
             self.recorder.borrow_mut().forget(worker.process.pid);
         }
         for worker in change.appeared {
-            if let Err(error) = self.workers.follow(&self.engine, &worker) {
+            if let Err(error) = self.follow(&worker) {
                 self.count_error(&error);
             }
         }
@@ -345,7 +391,10 @@ impl Run<'_> {
     /// Detaches first, then takes what is left in the ring, and writes.
     fn finish(mut self, started: Timestamp) -> Result<(), AttachError> {
         self.workers.detach();
+        self.dumps.finish();
         self.take_all_events()?;
+        self.settle_dumps()?;
+        self.dumps.close();
         self.recorder.borrow_mut().close();
         if self.options.mode == Mode::Exact {
             self.add_exact()?;
@@ -377,7 +426,10 @@ impl Run<'_> {
             .iter()
             .map(|(cause, count)| ((*cause).to_owned(), *count))
             .collect();
-        for (cause, count) in self.errors.iter().chain(self.output.errors()) {
+        for (cause, count) in (self.errors.iter())
+            .chain(self.output.errors())
+            .chain(self.dumps.missed())
+        {
             *errors.entry(cause.clone()).or_default() += count;
         }
         errors.extend(
@@ -385,6 +437,11 @@ impl Run<'_> {
                 .errors()
                 .map(|(cause, count)| (cause.to_owned(), count)),
         );
+        if self.workers.without_calls() > 0 {
+            let cause = "workers whose queries and models are not seen: they run under a seccomp filter, \
+                         which Linux 6.11 to 6.13 would have kill them";
+            errors.insert(cause.to_owned(), self.workers.without_calls());
+        }
         let mut lost = IndexMap::new();
         if counts.lost > 0 {
             lost.insert("the ring buffer was full".to_owned(), counts.lost);

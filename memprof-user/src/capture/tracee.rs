@@ -55,6 +55,20 @@ impl Tracee {
         ptrace::interrupt(self.process)
     }
 
+    /// Waits until the process stands still; `None` when it has ended.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn wait(&self) -> Result<Option<Stop>, Errno> {
+        match self.wait_with(0) {
+            Ok(Some(status)) => Ok(stop_of(status)),
+            // Without WNOHANG there is always a status.
+            Ok(None) | Err(Errno::ECHILD) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the process stands still by now, and how.
     ///
     /// # Errors

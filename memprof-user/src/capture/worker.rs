@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use memprof_ebpf::{Offsets, Range, WorkerConfig};
+use memprof_ebpf::{HoldConfig, Offsets, Range, WorkerConfig};
 
 use crate::{
     fpm::{LiveError, LivePhp},
@@ -13,11 +13,11 @@ use crate::{
     },
 };
 
-/// The kernel side's configuration for a worker of the master `master`.
+/// The kernel side's configuration for a worker of the master `master`, held still as `hold` says.
 ///
 /// # Errors
 /// [`LiveError::Memory`] where the worker has ended or does not use Zend's own heap.
-pub fn config(live: &LivePhp, master: i32) -> Result<WorkerConfig, LiveError> {
+pub fn config(live: &LivePhp, master: i32, hold: HoldConfig) -> Result<WorkerConfig, LiveError> {
     let pid = live.process.pid;
     let unreadable = |source| LiveError::Memory { pid, source };
     let pointer = |name| exported_pointer(live, name).map_err(|error| unreadable(error.into()));
@@ -31,7 +31,9 @@ pub fn config(live: &LivePhp, master: i32) -> Result<WorkerConfig, LiveError> {
         generator_class: pointer("zend_ce_generator")?,
         identity: identity(live, master, &lasting),
         lasting,
+        watched_lengths: 0,
         offsets: offsets(&live.zend).ok_or_else(|| unreadable(ZendError::CustomHeap))?,
+        hold,
     })
 }
 
@@ -89,6 +91,6 @@ fn offsets(process: &Process) -> Option<Offsets> {
         chunk_free_pages: layout.chunk.free_pages,
         chunk_map: heap.map,
         filename_is_string: u32::from(layout.file_handle.filename_is == FileName::ZendString),
-        reserved: 0,
+        class_properties_count: layout.class.properties_count,
     })
 }

@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use memprof_ebpf::ForcedStart;
+use memprof_ebpf::{ForcedStart, HoldConfig};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     binary::PhpVersion,
-    fpm::{Builds, LiveError, Worker},
+    fpm::{Builds, LiveError, LivePhp, Worker},
 };
 
 /// Up to this share of the requests, growth probes come and go with each recorded request; above
@@ -36,31 +37,44 @@ pub struct Workers {
     mode: Option<Mode>,
     options: AttachOptions,
     requests: Rc<Requests>,
+    /// As [`Watch::tail_lengths`](super::watch::Watch::tail_lengths) has them.
+    watched_lengths: u64,
     sampler: Sampler,
     builds: Builds,
+    hold: HoldConfig,
     detacher: Detacher,
     /// In targeted mode.
     tracer: Option<Tracer>,
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Attached>,
     followed: BTreeMap<i32, Followed>,
+    /// Workers whose PHP functions are not watched, because that could kill them.
+    without_calls: u64,
     ended: Counts,
 }
 
 impl Workers {
     /// None so far, and no probe.
     #[must_use]
-    pub fn new(options: &AttachOptions, requests: Rc<Requests>, seed: u64) -> Self {
+    pub fn new(
+        options: &AttachOptions,
+        requests: Rc<Requests>,
+        watched_lengths: u64,
+        seed: u64,
+    ) -> Self {
         Self {
             mode: None,
             options: options.clone(),
             requests,
+            watched_lengths,
             sampler: Sampler::new(options.sample_rate_in(Mode::Light), seed),
             builds: Builds::default(),
+            hold: options.hold_config(),
             detacher: Detacher::start(),
             tracer: None,
             request: HashMap::new(),
             followed: BTreeMap::new(),
+            without_calls: 0,
             ended: Counts::default(),
         }
     }
@@ -87,7 +101,10 @@ impl Workers {
         mode: Mode,
     ) -> Result<(), FollowError> {
         let pid = followed.worker.process.pid;
-        engine.follow(pid, config(&followed.live, followed.worker.parent)?)?;
+        let mut known = config(&followed.live, followed.worker.parent, self.hold)?;
+        known.watched_lengths = self.watched_lengths;
+        engine.follow(pid, known)?;
+        self.without_calls += u64::from(mode != Mode::Light && followed.is_without_calls());
         let probed = self
             .probe_requests(engine, followed)
             .and_then(|()| self.arm(engine, followed, mode));
@@ -266,6 +283,12 @@ impl Workers {
         Some(&self.followed.get(&pid)?.worker)
     }
 
+    /// The memory of a followed worker.
+    #[must_use]
+    pub fn live(&self, pid: i32) -> Option<&Arc<LivePhp>> {
+        Some(&self.followed.get(&pid)?.live)
+    }
+
     /// How many workers are followed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -283,6 +306,13 @@ impl Workers {
         versions.sort_unstable();
         versions.dedup();
         versions
+    }
+
+    /// Workers whose queries and models are not seen: they run under a seccomp filter on a kernel that
+    /// would kill them for it.
+    #[must_use]
+    pub fn without_calls(&self) -> u64 {
+        self.without_calls
     }
 
     /// What the kernel side counted so far.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit::Exit;
 use crate::report::analyze::{AnalyzeOptions, Format, analyze};
@@ -30,17 +31,26 @@ pub(super) struct AnalyzeArgs {
     /// Print JSON, an object a line
     #[arg(long)]
     json: bool,
+    /// Without the findings, as the analyzer script of in-app profilers prints it
+    #[arg(long)]
+    classic: bool,
 }
+
+/// The bar while dumps are read.
+const PROGRESS: &str = "{bar:40} {human_pos} of {human_len} dumps, {eta} left";
 
 const EXAMPLES: &str = "\
 EXAMPLES:
   memprof analyze /var/log/memprof/www
   memprof analyze /var/www/app --recent 50 --details
   memprof analyze --pattern permissions_cache
-  memprof analyze --json | jq .record";
+  memprof analyze --json | jq '.finding.title // empty'
+
+After what the analyzer script of in-app profilers prints come the findings: what fills the heap, with the figures that
+show it, and where to look next.";
 
 impl AnalyzeArgs {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, quiet: bool) -> anyhow::Result<Exit> {
         let options = AnalyzeOptions {
             directory: self.directory,
             recent: self.recent,
@@ -52,9 +62,21 @@ impl AnalyzeArgs {
             } else {
                 Format::Classic
             },
+            findings: !self.classic,
         };
         let mut stdout = std::io::stdout().lock();
-        analyze(&options, &mut stdout)?;
+        // On stderr, and only where that is a terminal.
+        let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(PROGRESS)?);
+        if quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        analyze(&options, &mut stdout, |read, of| {
+            bar.set_length(of as u64);
+            bar.set_position(read as u64);
+            if read == of {
+                bar.finish_and_clear();
+            }
+        })?;
         stdout.flush()?;
         Ok(Exit::Done)
     }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::exit::{Exit, ExitError};
 use super::target::TargetArgs;
 use super::values;
-use crate::capture::{AttachOptions, Force, Mode, Threshold};
+use crate::capture::{AttachOptions, DumpPolicy, Force, Mode, OwnCheckpoint, Threshold};
 use crate::fpm::Target;
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
@@ -59,15 +59,32 @@ pub(super) struct AttachArgs {
     /// Log requests above this: MiB, or a share of the worker's memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "75%")]
     warning: Threshold,
-    /// Mark requests above this as critical: MiB, or a share of the worker's memory_limit
+    /// Mark requests above this as critical, and dump them once they are also above 90 % of their limit: MiB, or a
+    /// share of the worker's memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "87.5%")]
     critical: Threshold,
+    /// A checkpoint of your own, when a file is loaded or the heap first grows in a function:
+    /// 'boot=app/Providers/AppServiceProvider.php', 'scope=App\Scopes\CompanyScope::apply'
+    #[arg(long, value_name = "LABEL=FILE|FUNCTION", value_parser = values::checkpoint)]
+    checkpoint: Vec<OwnCheckpoint>,
     /// The channel in log lines
     #[arg(long, value_name = "NAME", value_parser = values::channel, default_value = "production")]
     app_env: String,
     /// The size of the kernel's ring buffer in MiB, a power of two
     #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "32")]
     ring_size: u32,
+    /// Trace a worker above this, so that it can be stopped for a dump: MiB, or a share of its memory_limit
+    #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "50%")]
+    freeze_above: Threshold,
+    /// Stop a worker for so many milliseconds at most; what is not read by then is left out of the dump
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    max_stop: u64,
+    /// Take so many dumps a minute at most
+    #[arg(long, value_name = "COUNT", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    dumps_per_minute: u32,
+    /// Stop no worker: take no dumps at the memory limit and at the critical threshold
+    #[arg(long, conflicts_with_all = ["freeze_above", "max_stop", "dumps_per_minute"])]
+    no_dumps: bool,
     /// Attach probe by probe, as on kernels before 6.6
     #[arg(long, hide = true)]
     single_uprobes: bool,
@@ -137,10 +154,16 @@ impl AttachArgs {
             every: self.every,
             warning: self.warning,
             critical: self.critical,
+            checkpoints: self.checkpoint,
             app_env: self.app_env,
             ring_size_bytes: self.ring_size,
             single_uprobes: self.single_uprobes,
             quiet,
+            dumps: (!self.no_dumps).then_some(DumpPolicy {
+                hold_above: self.freeze_above,
+                max_stop: Duration::from_millis(self.max_stop),
+                per_minute: self.dumps_per_minute,
+            }),
         })
     }
 }

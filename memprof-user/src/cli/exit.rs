@@ -98,7 +98,7 @@ impl Exit {
             }
             AttachError::PidNamespace => Some(Self::Unsupported),
             AttachError::Targeting(_) => Some(Self::Usage),
-            AttachError::Output(_) | AttachError::Signals(_) => None,
+            AttachError::Output(_) | AttachError::Signals(_) | AttachError::Threads(_) => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod attach;
+mod diff;
 mod doctor;
 mod dump;
 mod exit;
@@ -32,6 +33,7 @@ enum Verb {
     Attach(attach::AttachArgs),
     Dump(dump::DumpArgs),
     Analyze(analyze::AnalyzeArgs),
+    Diff(diff::DiffArgs),
 }
 
 impl Cli {
@@ -45,7 +47,8 @@ impl Cli {
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Attach(attach) => attach.run(self.quiet),
             Verb::Dump(dump) => dump.run(self.quiet),
-            Verb::Analyze(analyze) => analyze.run(),
+            Verb::Analyze(analyze) => analyze.run(self.quiet),
+            Verb::Diff(diff) => diff.run(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capture::Threshold;
+use crate::capture::{CheckpointAt, OwnCheckpoint, Threshold};
 
 /// `60`, `60s`, `10m`, `1h30m`
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -48,6 +48,26 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|share| (0.0..=1.0).contains(share));
     parsed.ok_or_else(|| "want a share of the requests, from 0 to 1: 0.01".to_owned())
+}
+
+/// `boot=app/Providers/AppServiceProvider.php`, `scope=App\Scopes\CompanyScope::apply`
+pub(super) fn checkpoint(text: &str) -> Result<OwnCheckpoint, String> {
+    const WANTED: &str = "want a name and a file or a function: 'boot=app/Providers/AppServiceProvider.php', \
+                          'scope=App\\Scopes\\CompanyScope::apply'";
+    let (label, place) = text.split_once('=').ok_or(WANTED)?;
+    let is_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if label.is_empty() || !label.chars().all(is_name) || place.is_empty() {
+        return Err(WANTED.to_owned());
+    }
+    let at = if place.ends_with(".php") || place.contains('/') {
+        CheckpointAt::File(place.to_owned())
+    } else {
+        CheckpointAt::Function(place.trim_start_matches('\\').replace("->", "::"))
+    };
+    Ok(OwnCheckpoint {
+        label: label.to_owned(),
+        at,
+    })
 }
 
 /// A name that leaves a log line readable: `production.WARNING: …`
@@ -105,6 +125,25 @@ mod tests {
         assert_eq!(threshold("87.5%"), Ok(Threshold::ShareOfLimit(0.875)));
         for text in ["", "0", "-1", "101%", "nan", "inf", "1e300", "big"] {
             assert!(threshold(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_files_or_functions() {
+        let at = |text| checkpoint(text).map(|own| (own.label, own.at));
+        let file = |path: &str| CheckpointAt::File(path.to_owned());
+        let function = |name: &str| CheckpointAt::Function(name.to_owned());
+        for (text, expected) in [
+            ("boot=app/Foo.php", file("app/Foo.php")),
+            ("boot=Foo.php", file("Foo.php")),
+            ("boot=App\\Foo::bar", function("App\\Foo::bar")),
+            ("boot=\\App\\Foo->bar", function("App\\Foo::bar")),
+            ("boot=helper", function("helper")),
+        ] {
+            assert_eq!(at(text), Ok(("boot".to_owned(), expected)), "{text}");
+        }
+        for text in ["", "boot", "=f", "boot=", "a b=f", "a\"=f"] {
+            assert!(checkpoint(text).is_err(), "{text}");
         }
     }
 

@@ -87,6 +87,31 @@ impl ProcessId {
         Ok(statm.resident.saturating_mul(procfs::page_size()))
     }
 
+    /// Proportional resident memory in bytes: pages shared with others count in part (/proc/PID/smaps_rollup).
+    ///
+    /// The kernel walks all of the process's pages for it.
+    ///
+    /// # Errors
+    /// [`FpmError::NoSuchProcess`] when it has ended, [`FpmError::Permission`] for another user's process.
+    pub fn pss_bytes(self) -> Result<Option<u64>, FpmError> {
+        let rollup = procfs_process(self.pid)?
+            .smaps_rollup()
+            .map_err(|error| FpmError::from_procfs(self.pid, self.path("smaps_rollup"), error))?;
+        let all = rollup.memory_map_rollup.iter().next();
+        Ok(all.and_then(|all| all.extension.map.get("Pss").copied()))
+    }
+
+    /// Whether the process neither handles nor blocks a signal, so that what it does by default is done.
+    #[cfg(feature = "ebpf")]
+    pub fn leaves_alone(self, signal: i32) -> bool {
+        let status = procfs_process(self.pid).and_then(|process| {
+            let status = process.status();
+            status.map_err(|error| FpmError::from_procfs(self.pid, self.path("status"), error))
+        });
+        let bit = 1_u64 << (signal - 1);
+        status.is_ok_and(|status| (status.sigcgt | status.sigblk) & bit == 0)
+    }
+
     /// A file of this process in /proc.
     pub(super) fn path(self, name: impl AsRef<Path>) -> PathBuf {
         Path::new("/proc").join(self.pid.to_string()).join(name)

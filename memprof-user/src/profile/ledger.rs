@@ -45,7 +45,8 @@ pub struct StackTotals {
     pub peak_bytes: u64,
     /// Runs and blocks held at the high-water mark.
     pub peak_count: u64,
-    held_bytes: u64,
+    /// Bytes held now.
+    pub held_bytes: u64,
     held_count: u64,
     changed_since_peak: bool,
 }
@@ -105,7 +106,10 @@ impl Ledger {
             self.freed_unknown += 1;
             return;
         };
-        if bytes < block.bytes {
+        if bytes == block.bytes {
+            // A huge block that had room: nobody took anything.
+            self.live.insert(address, block);
+        } else if bytes < block.bytes {
             self.give_back(block, block.bytes - bytes);
             let totals = self.stacks.entry(block.stack).or_default();
             totals.held_count += 1;
@@ -307,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_stays_as_large_as_it_is_keeps_its_holder() {
+        let (one, two) = two_stacks();
+        let mut ledger = Ledger::default();
+        ledger.enter(taken(0x1000, 100, one));
+        ledger.enter(HeapChange::Resized {
+            address: 0x1000,
+            bytes: 100,
+            stack: two,
+        });
+        ledger.close();
+        assert_eq!((peak(&ledger, one), peak(&ledger, two)), (100, 0));
+        assert_eq!(ledger.taken_bytes(), 100);
+    }
+
+    #[test]
     fn shrinking_in_place_frees_the_difference_and_keeps_the_holder() {
         let (one, two) = two_stacks();
         let mut ledger = Ledger::default();
@@ -359,7 +378,7 @@ mod tests {
                 if live.contains_key(&address) {
                     if next(3) == 0 {
                         let (old, holder) = live[&address];
-                        let holder = if bytes < old { holder } else { stack };
+                        let holder = if bytes <= old { holder } else { stack };
                         live.insert(address, (bytes, holder));
                         ledger.enter(HeapChange::Resized {
                             address,

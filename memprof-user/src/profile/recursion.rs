@@ -21,8 +21,15 @@ pub struct Recursion {
 /// on from another line is the same recursion.
 #[must_use]
 pub fn find(frames: &[Frame]) -> Option<Recursion> {
-    (1..=frames.len() / LEAST_TIMES)
-        .filter_map(|length| longest_run(frames, length))
+    find_by(frames.len(), |one, other| {
+        is_same(&frames[one], &frames[other])
+    })
+}
+
+/// The same for any row of `count` frames, of which `is_same` compares two by their places.
+pub fn find_by(count: usize, is_same: impl Fn(usize, usize) -> bool) -> Option<Recursion> {
+    (1..=count / LEAST_TIMES)
+        .filter_map(|length| longest_run(count, length, &is_same))
         // The first of equals is the shortest circle: twice its length repeats as well.
         .reduce(|best, other| {
             let covers = |recursion: &Recursion| recursion.length * recursion.times;
@@ -40,14 +47,15 @@ fn is_same(one: &Frame, other: &Frame) -> bool {
 }
 
 /// The longest stretch in which every frame is that of `length` frames before.
-fn longest_run(frames: &[Frame], length: usize) -> Option<Recursion> {
+fn longest_run(
+    count: usize,
+    length: usize,
+    is_same: impl Fn(usize, usize) -> bool,
+) -> Option<Recursion> {
     let mut best: Option<Recursion> = None;
     let mut start = 0;
-    for index in length..=frames.len() {
-        let repeats = frames
-            .get(index)
-            .is_some_and(|frame| is_same(frame, &frames[index - length]));
-        if repeats {
+    for index in length..=count {
+        if index < count && is_same(index, index - length) {
             continue;
         }
         let times = (index - start) / length;

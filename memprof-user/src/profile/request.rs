@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::{HeapChange, Ledger, StackId};
+use super::{Application, HeapChange, Ledger, StackId};
 use crate::record::checkpoint::Label;
 
 /// Bytes of a page of the Zend heap.
@@ -58,7 +58,7 @@ impl Counters {
 }
 
 /// A named moment of a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// Its name.
     pub label: Label,
@@ -90,6 +90,8 @@ pub struct RequestProfile {
     pub ledger: Option<Ledger>,
     /// Growth of `real_size` by stack, seen for every request.
     pub chunk_growth: IndexMap<StackId, ChunkGrowth>,
+    /// What was asked of database and models; empty where the request is not recorded in full.
+    pub application: Application,
     /// The memory limit was hit: bytes asked for, and the stack of the first time.
     pub limit_error: Option<(u64, StackId)>,
     /// What no probe saw, at the high-water mark; see [`RequestProfile::unattributed_bytes`].
@@ -109,6 +111,7 @@ impl RequestProfile {
             checkpoints: Vec::new(),
             ledger: recorded.then(Ledger::default),
             chunk_growth: IndexMap::new(),
+            application: Application::default(),
             limit_error: None,
             unattributed: None,
             last_gap: 0,
@@ -141,6 +144,27 @@ impl RequestProfile {
         }
     }
 
+    /// The heap grew within a function whose first growth is a checkpoint: what is known then is
+    /// real_size, in bytes.
+    pub fn first_growth(&mut self, label: &Label, real_size: u64, time: f64) {
+        let Some(last) = self.last else { return };
+        if self.at(label).is_some() {
+            return;
+        }
+        self.checkpoints.push(Checkpoint {
+            label: label.clone(),
+            counters: Counters {
+                real_size,
+                real_peak: last.real_peak.max(real_size),
+                used_pages: None,
+                huge_bytes: None,
+                ..last
+            },
+            time,
+            ledger_bytes: self.ledger.as_ref().map(Ledger::held_bytes),
+        });
+    }
+
     /// The heap is about to map memory for `stack`.
     pub fn chunk_taken(&mut self, stack: StackId, before: Counters) {
         self.observe(before);
@@ -163,6 +187,7 @@ impl RequestProfile {
     /// The heap is about to be reset: its peaks are final.
     pub fn close(&mut self, counters: Counters) {
         self.observe(counters);
+        self.application.close();
         if let Some(ledger) = &mut self.ledger {
             ledger.close();
         }
@@ -177,16 +202,9 @@ impl RequestProfile {
             growth.bytes += counters.real_size.saturating_sub(before);
         }
         self.last = Some(counters);
-        let start = self
-            .checkpoints
-            .first()
-            .map_or(counters, |first| first.counters);
-        let (Some(used), Some(used_at_start), Some(ledger)) =
-            (counters.used_bytes(), start.used_bytes(), &self.ledger)
-        else {
+        let (Some(gap), Some(ledger)) = (self.gap(counters), &self.ledger) else {
             return;
         };
-        let gap = signed(used) - signed(used_at_start) - ledger.held_bytes();
         if ledger.peak_bytes() != self.peak_at_last_gap {
             // The peak lies between two looks: what was missing then is not more than at one of them.
             let larger = if gap.abs() >= self.last_gap.abs() {
@@ -198,6 +216,18 @@ impl RequestProfile {
         }
         self.last_gap = gap;
         self.peak_at_last_gap = ledger.peak_bytes();
+    }
+
+    /// Bytes in use with these counters, and not at the request's start, that no probe saw being
+    /// taken. `None` as for [`RequestProfile::unattributed_bytes`].
+    #[must_use]
+    pub fn gap(&self, counters: Counters) -> Option<i64> {
+        let start = self
+            .checkpoints
+            .first()
+            .map_or(counters, |first| first.counters);
+        let held = self.ledger.as_ref()?.held_bytes();
+        Some(signed(counters.used_bytes()?) - signed(start.used_bytes()?) - held)
     }
 
     /// Bytes in use at the high-water mark that no probe saw being taken: what the heap counts
@@ -232,8 +262,8 @@ impl RequestProfile {
 
     /// The checkpoint with this label.
     #[must_use]
-    pub fn at(&self, label: Label) -> Option<&Checkpoint> {
-        self.checkpoints.iter().find(|seen| seen.label == label)
+    pub fn at(&self, label: &Label) -> Option<&Checkpoint> {
+        self.checkpoints.iter().find(|seen| seen.label == *label)
     }
 }
 

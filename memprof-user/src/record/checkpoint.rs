@@ -7,7 +7,7 @@ use super::units::Mib;
 use super::{Level, Record};
 
 /// A station of a request, in the order in which they are passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     /// PHP begins with the request.
@@ -18,6 +18,9 @@ pub enum Label {
     ResponseReady,
     /// The request ends.
     RequestEnd,
+    /// One that the operator asked for, by its name.
+    #[serde(untagged)]
+    Own(String),
 }
 
 /// What was measured at a station.

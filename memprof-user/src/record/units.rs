@@ -72,6 +72,42 @@ impl MemoryLimit {
         }
     }
 
+    /// As the ini setting has it: as it is written in the ini, where that is known and means this limit.
+    pub fn setting(self, written: Option<&str>) -> String {
+        if let Some(written) = written
+            && Self::from_setting(written) == Some(self)
+        {
+            return written.to_owned();
+        }
+        match self {
+            Self::Unlimited => "-1".to_owned(),
+            Self::Bytes(bytes) if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+            Self::Bytes(bytes) => bytes.to_string(),
+        }
+    }
+
+    /// A number and a unit: K, M or G (`ini_parse_quantity`).
+    fn from_setting(written: &str) -> Option<Self> {
+        let written = written.trim();
+        let shift = match written.as_bytes().last()?.to_ascii_lowercase() {
+            b'k' => 10,
+            b'm' => 20,
+            b'g' => 30,
+            _ => 0,
+        };
+        let digits = match shift {
+            0 => written,
+            _ => &written[..written.len() - 1],
+        };
+        match digits.trim().parse::<i64>().ok()? {
+            -1 => Some(Self::Unlimited),
+            number => u64::try_from(number)
+                .ok()?
+                .checked_mul(1 << shift)
+                .map(Self::Bytes),
+        }
+    }
+
     fn bytes(self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -93,6 +129,26 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn a_limit_is_written_as_it_was_set() {
+        let limit = MemoryLimit::Bytes(2048 * MIB);
+        for written in ["2048M", "2G", "2g", " 2147483648", "2097152K"] {
+            assert_eq!(limit.setting(Some(written)), written);
+        }
+        for other in [
+            None,
+            Some("128M"),
+            Some(""),
+            Some("M"),
+            Some("é"),
+            Some("-1"),
+        ] {
+            assert_eq!(limit.setting(other), "2048M");
+        }
+        assert_eq!(MemoryLimit::Bytes(5).setting(None), "5");
+        assert_eq!(MemoryLimit::Unlimited.setting(Some("-1")), "-1");
+    }
 
     #[test]
     fn rounds_half_away_from_zero() {

@@ -1,3 +1,9 @@
-//! What people read: the analyzer and the summaries, from records alone.
+//! What people read: the analyzer, its findings, and the difference of two records, from records alone.
 
 pub mod analyze;
+pub mod diff;
+mod dump_view;
+mod external;
+mod facts;
+mod findings;
+mod text;

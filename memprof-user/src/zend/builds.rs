@@ -6,9 +6,10 @@
 
 use super::fingerprint::Fingerprint;
 use super::layout::{
-    Array, Chunk, Class, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, FileHandle, FileName,
-    Function, Generator, Heap, Huge, IniEntry, Layout, Object, ObjectsStore, Op, OpArray, Opcodes,
-    PropertyInfo, Reference, SapiGlobals, SessionGlobals, ZendString, Zval,
+    Array, Chunk, Class, Closure, CompilerGlobals, ExecuteData, ExecutorGlobals, Fcgi, Fiber,
+    FileHandle, FileName, Function, Generator, Heap, Huge, IniEntry, Layout, MapPointer, Object,
+    ObjectsStore, Op, OpArray, Opcodes, PropertyInfo, Reference, SapiGlobals, SessionGlobals,
+    VmStack, ZendString, Zval,
 };
 
 /// Every known layout with the fingerprint it has on x86-64.
@@ -45,8 +46,15 @@ const PHP_7_4: Layout = Layout {
         ini_directives: 816,
         object_buckets: 840,
         opline_before_exception: 880,
+        symbol_table: 304,
+        vm_stack: 472,
     },
-    compiler: CompilerGlobals { class_table: 64 },
+    compiler: CompilerGlobals {
+        class_table: 64,
+        function_table: 56,
+        map_ptr_base: 528,
+        map_ptr_last: 544,
+    },
     sapi: SapiGlobals {
         server_context: 0,
         request_method: 8,
@@ -67,6 +75,8 @@ const PHP_7_4: Layout = Layout {
         type_info: 40,
         prev: 48,
         size: 56,
+        arguments_count: 44,
+        variables: 80,
     },
     op: Op {
         extended_value: 20,
@@ -80,12 +90,20 @@ const PHP_7_4: Layout = Layout {
         function_name: 8,
         scope: 16,
         size: 24,
+        handler: 48,
     },
     op_array: OpArray {
         last: 60,
         opcodes: 64,
         filename: 136,
         line_start: 144,
+        variables_count: 52,
+        variables: 96,
+        parameters: 32,
+        static_variables_pointer: 80,
+        static_variables: 88,
+        run_time_cache: 72,
+        size: 224,
     },
     class: Class {
         kind: 0,
@@ -95,14 +113,27 @@ const PHP_7_4: Layout = Layout {
         properties_count: 32,
         function_table: 64,
         properties_info_table: 232,
+        static_members_count: 36,
+        static_members: 56,
+        properties_info: 120,
+        constants: 176,
+        mutable_data: None,
     },
-    property: PropertyInfo { offset: 0, name: 8 },
+    property: PropertyInfo {
+        offset: 0,
+        name: 8,
+        flags: 4,
+        class: 24,
+    },
     object: Object {
         extra_flags: None,
         class: 16,
         properties: 32,
+        handle: 8,
+        handlers: 24,
+        slots: 40,
     },
-    objects_store: ObjectsStore { top: 8 },
+    objects_store: ObjectsStore { top: 8, size: 12 },
     ini_entry: IniEntry { value: 40 },
     zval: Zval {
         kind: 8,
@@ -121,10 +152,20 @@ const PHP_7_4: Layout = Layout {
         count: 28,
         size: 32,
         packed_element: 32,
+        mask: 12,
+        room: 32,
+        whole: 56,
     },
     generator: Generator {
         execute_data: 64,
         parent: 160,
+    },
+    closure: Closure { func: 56 },
+    fiber: None,
+    vm_stack: VmStack { prev: 16 },
+    map_pointer: MapPointer {
+        bias: 1,
+        is_indirect: true,
     },
     file_handle: FileHandle {
         filename: 40,
@@ -165,11 +206,35 @@ const PHP_7_4: Layout = Layout {
 const PHP_8_0: Layout = Layout {
     php: "8.0.10",
     minor: (8, 0),
+    compiler: CompilerGlobals {
+        map_ptr_base: 472,
+        map_ptr_last: 488,
+        ..PHP_7_4.compiler
+    },
+    function: Function {
+        handler: 56,
+        ..PHP_7_4.function
+    },
     op_array: OpArray {
         last: 68,
         opcodes: 72,
         filename: 144,
         line_start: 152,
+        variables_count: 60,
+        variables: 104,
+        static_variables_pointer: 88,
+        static_variables: 96,
+        run_time_cache: 80,
+        size: 232,
+        ..PHP_7_4.op_array
+    },
+    property: PropertyInfo {
+        class: 32,
+        ..PHP_7_4.property
+    },
+    map_pointer: MapPointer {
+        bias: 0,
+        is_indirect: true,
     },
     generator: Generator {
         execute_data: 56,
@@ -185,10 +250,21 @@ const PHP_8_0: Layout = Layout {
 const PHP_8_1: Layout = Layout {
     php: "8.1.11",
     minor: (8, 1),
+    compiler: CompilerGlobals {
+        map_ptr_base: 480,
+        map_ptr_last: 496,
+        ..PHP_8_0.compiler
+    },
+    op_array: OpArray {
+        size: 240,
+        ..PHP_8_0.op_array
+    },
     class: Class {
         properties_info_table: 248,
+        mutable_data: Some(232),
         ..PHP_8_0.class
     },
+    fiber: Some(Fiber { execute_data: 264 }),
     file_handle: FileHandle {
         filename: 40,
         filename_is: FileName::ZendString,
@@ -199,11 +275,27 @@ const PHP_8_1: Layout = Layout {
 const PHP_8_2: Layout = Layout {
     php: "8.2.20 and 8.2.32",
     minor: (8, 2),
+    function: Function {
+        handler: 72,
+        ..PHP_8_1.function
+    },
     op_array: OpArray {
         last: 80,
         opcodes: 88,
         filename: 152,
         line_start: 160,
+        variables_count: 76,
+        variables: 112,
+        static_variables_pointer: 96,
+        static_variables: 104,
+        run_time_cache: 64,
+        size: 248,
+        ..PHP_8_1.op_array
+    },
+    fiber: Some(Fiber { execute_data: 280 }),
+    map_pointer: MapPointer {
+        bias: 0,
+        is_indirect: false,
     },
     session: SessionGlobals {
         variables: 320,
@@ -233,7 +325,15 @@ const PHP_8_3: Layout = Layout {
         opcodes: 80,
         filename: 144,
         line_start: 152,
+        variables_count: 72,
+        variables: 104,
+        static_variables_pointer: 88,
+        static_variables: 96,
+        run_time_cache: 56,
+        size: 240,
+        ..PHP_8_2.op_array
     },
+    fiber: Some(Fiber { execute_data: 288 }),
     session: SessionGlobals {
         variables: 336,
         ..PHP_8_2.session
@@ -244,17 +344,33 @@ const PHP_8_3: Layout = Layout {
 const PHP_8_4: Layout = Layout {
     php: "8.4.14 and 8.4.24",
     minor: (8, 4),
+    function: Function {
+        handler: 88,
+        ..PHP_8_3.function
+    },
     executor: ExecutorGlobals {
         ini_directives: 832,
         object_buckets: 856,
         opline_before_exception: 952,
         ..PHP_8_3.executor
     },
+    compiler: CompilerGlobals {
+        map_ptr_base: 512,
+        map_ptr_last: 528,
+        ..PHP_8_3.compiler
+    },
     op_array: OpArray {
         last: 96,
         opcodes: 104,
         filename: 168,
         line_start: 176,
+        variables_count: 92,
+        variables: 128,
+        static_variables_pointer: 112,
+        static_variables: 120,
+        run_time_cache: 56,
+        size: 256,
+        ..PHP_8_3.op_array
     },
     session: SessionGlobals {
         variables: 360,
@@ -289,6 +405,7 @@ const PHP_8_5: Layout = Layout {
         ini_directives: 856,
         object_buckets: 880,
         opline_before_exception: 976,
+        vm_stack: 496,
         ..PHP_8_4.executor
     },
     ..PHP_8_4
@@ -316,6 +433,11 @@ const PHP_8_6: Layout = Layout {
         properties_count: 36,
         function_table: 72,
         properties_info_table: 256,
+        static_members_count: 40,
+        static_members: 64,
+        properties_info: 128,
+        constants: 184,
+        mutable_data: Some(240),
         ..PHP_8_5.class
     },
     chunk: Chunk {

@@ -222,7 +222,7 @@ fn call_site(callers: &[RawFrame]) -> Option<&RawFrame> {
 
 /// A name without the path that PHP hides behind a NUL in the names of anonymous classes
 /// (`class@anonymous\0/srv/app/x.php:3$0`), as PHP's own messages print it.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     match name.split_once('\0') {
         None => name.to_owned(),
         Some((shown, hidden)) => match hidden.split_once("::") {

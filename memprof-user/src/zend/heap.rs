@@ -242,8 +242,27 @@ impl HeapReader<'_> {
         Ok(blocks)
     }
 
-    /// Walks the ring of chunks, which must have as many as the heap counts.
+    /// The addresses of the chunks in use, the main chunk first.
+    pub(super) fn chunks(&self) -> Result<Vec<u64>, ZendError> {
+        let mut addresses = Vec::new();
+        let counted = self.counters()?.chunks;
+        self.for_each_chunk(counted, &mut |chunk, _| addresses.push(chunk))?;
+        Ok(addresses)
+    }
+
     fn used_pages(&self, chunks: u32) -> Result<u64, ZendError> {
+        let mut used = 0;
+        self.for_each_chunk(chunks, &mut |_, pages| used += u64::from(pages))?;
+        Ok(used)
+    }
+
+    /// Walks the ring of chunks, which must have as many as the heap counts; gives the address of each,
+    /// and how many of its pages are in use.
+    fn for_each_chunk(
+        &self,
+        chunks: u32,
+        visit: &mut dyn FnMut(u64, u32),
+    ) -> Result<(), ZendError> {
         let layout = self.layout.chunk;
         let main_chunk = chunk_of(self.heap);
         let inconsistent = |what| ZendError::Inconsistent {
@@ -254,7 +273,6 @@ impl HeapReader<'_> {
             return Err(inconsistent("the heap counts more than 2^20 chunks"));
         }
         let mut chunk = main_chunk;
-        let mut used = 0;
         for passed in 0..chunks {
             if passed > 0 && chunk == main_chunk {
                 return Err(inconsistent("the ring of chunks is shorter than counted"));
@@ -264,11 +282,11 @@ impl HeapReader<'_> {
             if header.u64(layout.heap)? != self.heap || free >= PAGES_A_CHUNK {
                 return Err(inconsistent("a chunk of the heap is not one"));
             }
-            used += u64::from(PAGES_A_CHUNK - free);
+            visit(chunk, PAGES_A_CHUNK - free);
             chunk = header.u64(layout.next)?;
         }
         if chunk == main_chunk {
-            Ok(used)
+            Ok(())
         } else {
             Err(inconsistent("the ring of chunks is longer than counted"))
         }

@@ -1,5 +1,7 @@
 //! What memprof knows of Laravel's own objects (checked on 6.20; the properties are the same up to 11).
 
+use serde::Serialize;
+
 use super::memory::{MemoryError, at};
 use super::objects::LiveObjects;
 use super::values::Reader;
@@ -7,8 +9,19 @@ use super::zval::Value;
 
 const SESSION_STORE: &str = "Illuminate\\Session\\Store";
 const CONFIG_REPOSITORY: &str = "Illuminate\\Config\\Repository";
+const SESSION_GUARD: &str = "Illuminate\\Auth\\SessionGuard";
 /// Longest chain of parents followed; real ones have fewer than 20.
 const MOST_PARENTS: usize = 64;
+
+/// What a user is known by in the application's database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum UserId {
+    /// A number.
+    Number(i64),
+    /// A text, as of UUIDs.
+    Text(String),
+}
 
 /// The `attributes` array of the live session store; `None` where there is none, or none that was started.
 pub(super) fn session_attributes(
@@ -45,6 +58,30 @@ pub(super) fn cache_driver(
         Some(Value::String(driver)) => reader.name(driver).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The id of the user who is logged in, if a session guard has loaded one.
+///
+/// The model's attribute `id`, whatever the model calls its key.
+pub(super) fn user_id(
+    reader: Reader<'_>,
+    objects: &LiveObjects,
+) -> Result<Option<UserId>, MemoryError> {
+    let Some(guard) = first_of(reader, objects, SESSION_GUARD)? else {
+        return Ok(None);
+    };
+    let Some(Value::Object(user)) = reader.property(guard, "user")? else {
+        return Ok(None);
+    };
+    let Some(Value::Array(attributes)) = reader.property(user, "attributes")? else {
+        return Ok(None);
+    };
+    let id = reader.element(attributes, "id")?.unwrap_or(Value::Null);
+    Ok(match reader.dereferenced(id)? {
+        Value::Long(id) => Some(UserId::Number(id)),
+        Value::String(id) => Some(UserId::Text(reader.name(id)?)),
+        _ => None,
+    })
 }
 
 /// The first live object of a class or of one that extends it.

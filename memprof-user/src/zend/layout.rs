@@ -51,6 +51,14 @@ pub struct Layout {
     pub array: Array,
     /// `zend_generator`
     pub generator: Generator,
+    /// `zend_closure`
+    pub closure: Closure,
+    /// `zend_fiber`; PHP has fibers from 8.1 on.
+    pub fiber: Option<Fiber>,
+    /// `zend_vm_stack`
+    pub vm_stack: VmStack,
+    /// `ZEND_MAP_PTR`
+    pub map_pointer: MapPointer,
     /// `zend_file_handle`
     pub file_handle: FileHandle,
     /// `zend_mm_heap`, as far as no code gives it away.
@@ -80,6 +88,10 @@ pub struct ExecutorGlobals {
     pub object_buckets: u32,
     /// `opline_before_exception`
     pub opline_before_exception: u32,
+    /// `symbol_table`, a `HashTable` in the struct itself: `$GLOBALS`.
+    pub symbol_table: u32,
+    /// `vm_stack`, the newest page of the VM's stack.
+    pub vm_stack: u32,
 }
 
 /// `zend_compiler_globals`.
@@ -88,6 +100,12 @@ pub struct CompilerGlobals {
     /// `class_table`, a pointer to a `HashTable`; the executor's is the same table, but null until
     /// the worker's first request.
     pub class_table: u32,
+    /// `function_table`, a pointer to a `HashTable`; its keys are in lower case.
+    pub function_table: u32,
+    /// `map_ptr_base`: where the request keeps what classes and functions in shared memory point to.
+    pub map_ptr_base: u32,
+    /// `map_ptr_last`: how many words there are.
+    pub map_ptr_last: u32,
 }
 
 /// `sapi_globals_struct`.
@@ -133,6 +151,10 @@ pub struct ExecuteData {
     pub prev: u32,
     /// Bytes to read to have all of the above.
     pub size: u32,
+    /// `This.u2.num_args`
+    pub arguments_count: u32,
+    /// Where the compiled variables begin, a zval each: `ZEND_CALL_FRAME_SLOT` zvals on.
+    pub variables: u32,
 }
 
 /// `zend_op`: one instruction.
@@ -161,6 +183,8 @@ pub struct Function {
     pub scope: u32,
     /// Bytes to read to have all of the above.
     pub size: u32,
+    /// `zend_internal_function.handler`, a pointer to code; internal functions only.
+    pub handler: u32,
 }
 
 /// `zend_op_array`: a user function.
@@ -174,6 +198,20 @@ pub struct OpArray {
     pub filename: u32,
     /// `line_start`
     pub line_start: u32,
+    /// `last_var`: compiled variables, an `int`.
+    pub variables_count: u32,
+    /// `vars`, a `zend_string *` for each compiled variable.
+    pub variables: u32,
+    /// `num_args`: declared parameters.
+    pub parameters: u32,
+    /// `static_variables_ptr`, a `HashTable *` behind a [`MapPointer`].
+    pub static_variables_pointer: u32,
+    /// `static_variables`, a `HashTable *`.
+    pub static_variables: u32,
+    /// `run_time_cache`, behind a [`MapPointer`].
+    pub run_time_cache: u32,
+    /// Size of the struct.
+    pub size: u32,
 }
 
 /// `zend_class_entry`.
@@ -193,6 +231,17 @@ pub struct Class {
     pub function_table: u32,
     /// `properties_info_table`: a `zend_property_info *` for each slot, null for a slot without a property.
     pub properties_info_table: u32,
+    /// `default_static_members_count`, an `int`.
+    pub static_members_count: u32,
+    /// `static_members_table`, a zval for each static property, behind a [`MapPointer`].
+    pub static_members: u32,
+    /// `properties_info`, a `HashTable` in the struct itself.
+    pub properties_info: u32,
+    /// `constants_table`, a `HashTable` in the struct itself, of `zend_class_constant *`.
+    pub constants: u32,
+    /// `mutable_data`, behind a [`MapPointer`]: what a class in shared memory has for each request
+    /// (from PHP 8.1 on).
+    pub mutable_data: Option<u32>,
 }
 
 /// `zend_property_info`.
@@ -202,6 +251,10 @@ pub struct PropertyInfo {
     pub offset: u32,
     /// `name`, a `zend_string *`, mangled: `\0*\0name` if protected, `\0Class\0name` if private.
     pub name: u32,
+    /// `flags`
+    pub flags: u32,
+    /// `ce`, the class that declares it.
+    pub class: u32,
 }
 
 /// `zend_object`.
@@ -213,6 +266,12 @@ pub struct Object {
     pub class: u32,
     /// `properties`, a `zend_array *` of all properties; null until something asks for it.
     pub properties: u32,
+    /// `handle`
+    pub handle: u32,
+    /// `handlers`; the first word there is `offset`, an `int`: where the object is in its slot.
+    pub handlers: u32,
+    /// `properties_table`, a zval for each declared property.
+    pub slots: u32,
 }
 
 /// `zend_objects_store`, as far as from its `object_buckets` on.
@@ -220,6 +279,8 @@ pub struct Object {
 pub struct ObjectsStore {
     /// `top`: handles given out so far, freed ones included.
     pub top: u32,
+    /// `size`: handles that there is room for.
+    pub size: u32,
 }
 
 /// `zend_ini_entry`.
@@ -273,6 +334,43 @@ pub struct Array {
     pub size: u32,
     /// Size of an element of a packed array: a `Bucket` (to PHP 8.1) or a zval (from 8.2 on).
     pub packed_element: u32,
+    /// `nTableMask`: the hash part in front of `arData` has minus so many `uint32_t`.
+    pub mask: u32,
+    /// `nTableSize`: room for so many slots.
+    pub room: u32,
+    /// Size of the struct itself.
+    pub whole: u32,
+}
+
+/// How the engine points to what is each request's own, in classes and functions that can be in shared
+/// memory (`ZEND_MAP_PTR`). An odd word is an offset into the request's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapPointer {
+    /// What is taken off an offset (from PHP 8.0 on the table's address has it taken off).
+    pub bias: u32,
+    /// Whether an even word points to the pointer, and is not the pointer itself (up to PHP 8.1).
+    pub is_indirect: bool,
+}
+
+/// `zend_closure`: an object, and behind it a copy of the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closure {
+    /// `func`, a `zend_function`.
+    pub func: u32,
+}
+
+/// `zend_fiber`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fiber {
+    /// `execute_data`, the innermost frame of a fiber that waits.
+    pub execute_data: u32,
+}
+
+/// `zend_vm_stack`: one page of the VM's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmStack {
+    /// `prev`, the page before.
+    pub prev: u32,
 }
 
 /// `zend_generator`.

@@ -91,6 +91,12 @@ pub trait Memory: Send + Sync {
     }
 }
 
+impl<M: Memory + ?Sized> Memory for &M {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        (**self).read(address, buffer)
+    }
+}
+
 /// The memory of a live process, read with `process_vm_readv`; the process is not stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessMemory {

@@ -4,14 +4,16 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::ZendError;
-use super::memory::{Bytes, MemoryError, at};
+use super::cached::Blocks;
+use super::layout::Layout;
+use super::memory::{Memory, MemoryError, at};
 use super::slots::Slots;
 use super::values::Reader;
 
 /// Most handles followed: objects of 40 bytes, the smallest, would fill 2.5 GiB.
 const MOST_HANDLES: u32 = 1 << 26;
-/// Handles fetched by one read.
-const HANDLES_A_READ: u32 = 4096;
+/// Bytes of the process that are kept at a time.
+const KEPT_BYTES: usize = 8 << 20;
 /// `OBJ_BUCKET_INVALID`: the handle is free.
 const FREE_HANDLE: u64 = 1;
 
@@ -22,6 +24,8 @@ pub struct LiveObjects {
     pub total: u64,
     /// The same by class, the most numerous first.
     pub classes: Vec<ClassObjects>,
+    /// How many objects the table of all objects has room for; it doubles when it is full.
+    pub store_slots: u64,
 }
 
 /// The live objects of one class.
@@ -85,18 +89,21 @@ impl Tallies {
 pub(super) fn live_objects(
     reader: Reader<'_>,
     executor: u64,
-    mut slots: Option<Slots<'_>>,
+    mut slots: Option<Slots>,
 ) -> Result<LiveObjects, ZendError> {
+    let mut blocks = Blocks::new(reader.memory, None, KEPT_BYTES);
     let mut tallies = Tallies::default();
-    for_each_object(reader, executor, &mut |object| {
-        let class = reader.memory.u64(at(object, reader.layout.object.class))?;
-        let bytes = match &mut slots {
-            Some(slots) => slots.bytes_at(object)?,
-            None => None,
+    let store = Store::read(&mut blocks, reader.layout, executor)?;
+    let class_at = reader.layout.object.class;
+    // Handle 0 is never given out.
+    for handle in 1..store.top {
+        let Some(object) = store.object(&mut blocks, handle)? else {
+            continue;
         };
-        tallies.add(class, object, bytes);
-        Ok(())
-    })?;
+        let class = blocks.u64(at(object, class_at))?;
+        let slot = slots.as_mut().and_then(|slots| slots.find(object));
+        tallies.add(class, object, slot.map(|slot| slot.bytes));
+    }
     let mut classes = Vec::with_capacity(tallies.tallies.len());
     for tally in &tallies.tallies {
         classes.push(ClassObjects {
@@ -111,40 +118,55 @@ pub(super) fn live_objects(
     Ok(LiveObjects {
         total: classes.iter().map(|class| class.count).sum(),
         classes,
+        store_slots: u64::from(store.size),
     })
 }
 
-/// Visits every live object in the order of the handles.
-fn for_each_object(
-    reader: Reader<'_>,
-    executor: u64,
-    visit: &mut dyn FnMut(u64) -> Result<(), MemoryError>,
-) -> Result<(), MemoryError> {
-    let store = at(executor, reader.layout.executor.object_buckets);
-    let buckets = reader.memory.u64(store)?;
-    let top_at = at(store, reader.layout.objects_store.top);
-    let top = reader.memory.u32(top_at)?;
-    if top > MOST_HANDLES {
-        return Err(MemoryError::OutOfBounds {
-            what: "EG(objects_store).top",
-            address: top_at,
-            found: u64::from(top),
-            bound: u64::from(MOST_HANDLES),
-        });
-    }
-    // Handle 0 is never given out.
-    for first in (1..top).step_by(HANDLES_A_READ as usize) {
-        let length = HANDLES_A_READ.min(top - first);
-        let from = at(buckets, 0).wrapping_add(u64::from(first) * 8);
-        let handles = Bytes::read(reader.memory, from, length as usize * 8)?;
-        for index in 0..length {
-            let object = handles.u64(index * 8)?;
-            if object != 0 && object & FREE_HANDLE == 0 {
-                visit(object)?;
-            }
+/// `EG(objects_store)`: the table of all objects by handle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Store {
+    /// The table: a `zend_object *` a handle.
+    pub(super) buckets: u64,
+    /// Handles given out so far, freed ones included.
+    pub(super) top: u32,
+    /// Handles that the table has room for.
+    size: u32,
+}
+
+impl Store {
+    pub(super) fn read<M: Memory>(
+        blocks: &mut Blocks<M>,
+        layout: &Layout,
+        executor: u64,
+    ) -> Result<Store, MemoryError> {
+        let store = at(executor, layout.executor.object_buckets);
+        let top_at = at(store, layout.objects_store.top);
+        let top = blocks.u32(top_at)?;
+        if top > MOST_HANDLES {
+            return Err(MemoryError::OutOfBounds {
+                what: "EG(objects_store).top",
+                address: top_at,
+                found: u64::from(top),
+                bound: u64::from(MOST_HANDLES),
+            });
         }
+        Ok(Store {
+            buckets: blocks.u64(store)?,
+            top,
+            size: blocks.u32(at(store, layout.objects_store.size))?,
+        })
     }
-    Ok(())
+
+    /// The object with that handle; `None` where the handle is free.
+    pub(super) fn object<M: Memory>(
+        &self,
+        blocks: &mut Blocks<M>,
+        handle: u32,
+    ) -> Result<Option<u64>, MemoryError> {
+        let bucket = self.buckets.wrapping_add(u64::from(handle) * 8);
+        let object = blocks.u64(bucket)?;
+        Ok((object != 0 && object & FREE_HANDLE == 0).then_some(object))
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! One live PHP process, its layout proven.
 
+use std::time::Instant;
+
 use crate::binary::{Decoded, Globals, PhpVersion};
 
 use super::ZendError;
 use super::fingerprint::Machine;
+use super::graph::{Graph, Holders, Region};
 use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
-use super::laravel;
+use super::laravel::{self, UserId};
 use super::layout::Layout;
 use super::memory::{Memory, ProcessMemory, at};
 use super::objects::{self, LiveObjects};
@@ -26,6 +29,7 @@ pub struct Process {
     proofs: Vec<Proof>,
     frameless_functions: Option<u64>,
     sapi_module: Option<u64>,
+    globals: Vec<Region>,
 }
 
 /// Where a live process has its globals: their addresses in the file plus the load bias.
@@ -114,6 +118,7 @@ impl Process {
             proofs,
             frameless_functions: None,
             sapi_module: None,
+            globals: Region::of(globals, load_bias),
         })
     }
 
@@ -144,6 +149,7 @@ impl Process {
             proofs: self.proofs.clone(),
             frameless_functions: self.frameless_functions,
             sapi_module: self.sapi_module,
+            globals: self.globals.clone(),
         }
     }
 
@@ -228,6 +234,16 @@ impl Process {
             .loaded(self.addresses.executor, self.addresses.compiler)
     }
 
+    /// Where the code of a function written in C is in the process, or that of such a method of a class,
+    /// by their names in lower case; `None` where there is no such function, or it is written in PHP.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn handler(&self, class: Option<&str>, function: &str) -> Result<Option<u64>, ZendError> {
+        self.reader()
+            .handler(self.addresses.compiler, class, function)
+    }
+
     /// The paths of the included files, in the order of their first inclusion.
     ///
     /// # Errors
@@ -248,6 +264,7 @@ impl Process {
             return Ok(LiveObjects {
                 total: 0,
                 classes: Vec::new(),
+                store_slots: 0,
             });
         }
         let slots = match self.heap_reader() {
@@ -273,6 +290,45 @@ impl Process {
     /// As [`Process::objects`].
     pub fn cache_driver(&self, objects: &LiveObjects) -> Result<Option<String>, ZendError> {
         Ok(laravel::cache_driver(self.reader(), objects)?)
+    }
+
+    /// Walks the heap, read through `source` until `deadline`: the biggest holders, and what is in the heap by
+    /// kind. The process has to stand still meanwhile. `None` for an idle worker.
+    ///
+    /// # Errors
+    /// [`ZendError::CustomHeap`], or [`ZendError::Memory`] when not even the heap's chunks can be read. What
+    /// is not reached in time is no error: [`Holders::left_out`] says so.
+    pub fn holders(
+        &self,
+        source: &dyn Memory,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Holders>, ZendError> {
+        if !self.in_request()? {
+            return Ok(None);
+        }
+        let graph = Graph {
+            heap: self.heap_reader()?,
+            reader: self.reader(),
+            addresses: self.addresses,
+            globals: &self.globals,
+        };
+        graph.holders(source, deadline).map(Some)
+    }
+
+    /// The id of the user whom Laravel knows, if one of the `objects` is its session guard and has loaded one.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn user_id(&self, objects: &LiveObjects) -> Result<Option<UserId>, ZendError> {
+        Ok(laravel::user_id(self.reader(), objects)?)
+    }
+
+    /// The ini setting memory_limit as it is written: `128M`.
+    ///
+    /// # Errors
+    /// As [`Process::loaded`].
+    pub fn memory_limit_setting(&self) -> Result<Option<String>, ZendError> {
+        self.reader().ini(self.addresses.executor, "memory_limit")
     }
 
     fn walk(&self, most_frames: usize) -> Walk<'_> {
@@ -415,6 +471,7 @@ mod tests {
         let _ = process.request();
         let _ = process.included_files();
         let _ = process.stack_ends(8);
+        let _ = process.holders(process.memory.as_ref(), None);
         if let Ok(objects) = process.objects() {
             let _ = process.session(&objects);
             let _ = process.cache_driver(&objects);
@@ -448,6 +505,7 @@ mod tests {
                 proofs: Vec::new(),
                 frameless_functions: Some(0x20_0000),
                 sapi_module: Some(0x20_0000),
+                globals: Region::of(&image.globals, 0),
             };
             process.memory = Box::new(Noise(Mutex::new(Random::new(seed))));
             read_everything(&process);

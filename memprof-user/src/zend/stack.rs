@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::ZendError;
 use super::frame::{FunctionKind, IS_OBJECT, Include, RawFrame};
 use super::memory::{Bytes, MemoryError, at};
+use super::recursion::{Recursion, Seen, Turns, WINDOW};
 use super::values::Reader;
 
 /// Longest chain of `yield from` that is followed in one place.
@@ -34,6 +35,8 @@ pub struct StackEnds {
     pub skipped: u64,
     /// The outermost frames, innermost first.
     pub outermost: Vec<RawFrame>,
+    /// The circle that its innermost frames turn in, with all its turns.
+    pub recursion: Option<Recursion>,
     /// Whether it is all there.
     pub end: StackEnd,
 }
@@ -41,9 +44,12 @@ pub struct StackEnds {
 /// The frames of a stack behind its innermost ones.
 #[derive(Default)]
 struct Rest {
+    /// The innermost frames, which are taken already.
+    to_pass: u64,
     skipped: u64,
-    /// Addresses of the outermost frames.
-    last: VecDeque<u64>,
+    /// Addresses and functions of the outermost frames.
+    last: VecDeque<(u64, u64)>,
+    turns: Option<Turns>,
 }
 
 /// How a stack ends.
@@ -153,37 +159,90 @@ impl<'a> Walk<'a> {
     pub(super) fn ends(mut self, each_end: usize) -> Result<StackEnds, ZendError> {
         let layout = self.reader.layout;
         let current = at(self.executor, layout.executor.current_execute_data);
-        let mut address = self.reader.memory.u64(current)?;
+        let current = self.reader.memory.u64(current)?;
+        let (mut address, mut passed) = (current, 0);
         let mut end = StackEnd::Whole;
         while address != 0 && self.frames.len() < each_end {
             match self.frame(address) {
-                Ok(prev) => address = prev,
+                Ok(prev) => (address, passed) = (prev, passed + 1),
                 Err(error) => (address, end) = (0, StackEnd::Torn(error.to_string())),
             }
         }
         let innermost = std::mem::take(&mut self.frames);
-        let mut rest = Rest::default();
-        if let Err(error) = self.pass(address, each_end, &mut rest) {
+        let mut rest = Rest {
+            to_pass: passed,
+            turns: Turns::find(&self.window(current)),
+            ..Rest::default()
+        };
+        if end == StackEnd::Whole
+            && let Err(error) = self.pass(current, each_end, &mut rest)
+        {
             end = StackEnd::Torn(error.to_string());
         }
-        self.seen.clear();
-        for address in rest.last {
-            if let Err(error) = self.frame(address) {
-                end = StackEnd::Torn(error.to_string());
-                break;
-            }
+        if let Err(error) = self.named(rest.last.iter().map(|(address, _)| *address)) {
+            end = StackEnd::Torn(error.to_string());
         }
+        let outermost = std::mem::take(&mut self.frames);
+        let recursion = rest.turns.and_then(|turns| {
+            self.named(turns.first_turn().iter().copied()).ok()?;
+            Some(turns.into_recursion(std::mem::take(&mut self.frames)))
+        });
         Ok(StackEnds {
             innermost,
             skipped: rest.skipped,
-            outermost: self.frames,
+            outermost,
+            recursion,
             end,
         })
     }
 
-    /// Goes from `address` to the outermost frame; counts the frames but the last `kept`.
-    fn pass(&self, mut address: u64, kept: usize, rest: &mut Rest) -> Result<(), ZendError> {
+    /// Takes the frames at these addresses.
+    fn named(&mut self, addresses: impl IntoIterator<Item = u64>) -> Result<(), ZendError> {
+        self.seen.clear();
+        for address in addresses {
+            self.frame(address)?;
+        }
+        Ok(())
+    }
+
+    /// The innermost frames that have a function, as far as they can be read.
+    fn window(&mut self, mut address: u64) -> Vec<Seen> {
+        let mut window = Vec::new();
+        // Frames without a function are few.
+        for _ in 0..2 * WINDOW {
+            if address == 0 || window.len() == WINDOW {
+                break;
+            }
+            let Ok((function, prev)) = self.links(address) else {
+                break;
+            };
+            if function != 0 {
+                let Ok(facts) = self.function(function) else {
+                    break;
+                };
+                window.push(Seen {
+                    address,
+                    function,
+                    code: facts.code.map_or(function, |code| code.opcodes),
+                });
+            }
+            address = prev;
+        }
+        window
+    }
+
+    /// The function of a frame, and its caller's address.
+    fn links(&self, address: u64) -> Result<(u64, u64), MemoryError> {
         let layout = self.reader.layout.execute_data;
+        Ok((
+            self.reader.memory.u64(at(address, layout.func))?,
+            self.reader.memory.u64(at(address, layout.prev))?,
+        ))
+    }
+
+    /// Goes from `address` to the outermost frame; counts the frames behind those `to_pass`, but the
+    /// last `kept`.
+    fn pass(&self, mut address: u64, kept: usize, rest: &mut Rest) -> Result<(), ZendError> {
         // Brent's way to find a loop: it needs no memory, of which a million frames would take much.
         let (mut landmark, mut steps, mut next_landmark) = (0, 0_u64, 1_u64);
         while address != 0 {
@@ -197,12 +256,18 @@ impl<'a> Walk<'a> {
             if steps == next_landmark {
                 (landmark, next_landmark) = (address, next_landmark.saturating_mul(2));
             }
-            let prev = self.reader.memory.u64(at(address, layout.prev))?;
-            rest.last.push_back(address);
-            if rest.last.len() > kept
-                && let Some(passed) = rest.last.pop_front()
+            let (function, prev) = self.links(address)?;
+            if function != 0
+                && let Some(turns) = &mut rest.turns
             {
-                let function = self.reader.memory.u64(at(passed, layout.func))?;
+                turns.next(function);
+            }
+            if steps > rest.to_pass {
+                rest.last.push_back((address, function));
+            }
+            if rest.last.len() > kept
+                && let Some((_, function)) = rest.last.pop_front()
+            {
                 rest.skipped += u64::from(function != 0);
             }
             address = prev;

@@ -113,17 +113,19 @@ impl FakeMemory {
 
 impl Memory for FakeMemory {
     fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), MemoryError> {
-        let length = buffer.len();
-        for (offset, byte) in (0_u64..).zip(buffer.iter_mut()) {
-            let at = address.wrapping_add(offset);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let at = address.wrapping_add(filled as u64);
+            let within = (at % 4096) as usize;
+            let length = (buffer.len() - filled).min(4096 - within);
             let page = self.pages.get(&(at / 4096));
-            *byte = page
-                .map(|page| page[(at % 4096) as usize])
-                .ok_or(MemoryError::Unreadable {
-                    address,
-                    length,
-                    errno: Errno::EFAULT,
-                })?;
+            let page = page.ok_or(MemoryError::Unreadable {
+                address,
+                length: buffer.len(),
+                errno: Errno::EFAULT,
+            })?;
+            buffer[filled..filled + length].copy_from_slice(&page[within..within + length]);
+            filled += length;
         }
         Ok(())
     }

@@ -24,6 +24,9 @@ const TRAIT: u32 = 1 << 1;
 /// `ZEND_ACC_LINKED`: the class is declared, with its parents and interfaces (7.4 to 8.6).
 const LINKED: u32 = 1 << 3;
 
+/// `ZEND_INTERNAL_FUNCTION` in `zend_function.type` (7.4 to 8.6).
+const INTERNAL_FUNCTION: u8 = 1;
+
 /// `ZEND_INTERNAL_CLASS` in `zend_class_entry.type` (7.4 to 8.6).
 pub(super) const INTERNAL_CLASS: u8 = 1;
 
@@ -46,7 +49,7 @@ pub(super) struct Bucket {
     /// The value's first word: a pointer for everything read here.
     pub(super) value: u64,
     hash: u64,
-    key: u64,
+    pub(super) key: u64,
 }
 
 /// Reads PHP's values through a layout.
@@ -157,6 +160,40 @@ impl Reader<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The code behind a function written in C, or behind such a method of a class, by their names in
+    /// lower case; `None` where there is no such function, or it is written in PHP.
+    pub(super) fn handler(
+        &self,
+        compiler: u64,
+        class: Option<&str>,
+        function: &str,
+    ) -> Result<Option<u64>, ZendError> {
+        let functions = match class {
+            None => self
+                .memory
+                .u64(at(compiler, self.layout.compiler.function_table))?,
+            Some(class) => {
+                let classes = self
+                    .memory
+                    .u64(at(compiler, self.layout.compiler.class_table))?;
+                match self.find(classes, class)? {
+                    Some(entry) => at(entry, self.layout.class.function_table),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let Some(found) = self.find(functions, function)? else {
+            return Ok(None);
+        };
+        let kind = self.memory.u8(at(found, self.layout.function.kind))?;
+        if kind != INTERNAL_FUNCTION {
+            return Ok(None);
+        }
+        Ok(Some(
+            self.memory.u64(at(found, self.layout.function.handler))?,
+        ))
     }
 
     /// `nNumOfElements` of a hash table.

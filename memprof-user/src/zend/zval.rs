@@ -4,9 +4,9 @@ use super::memory::{Bytes, MemoryError, at};
 use super::values::{BUCKET, BUCKETS_A_READ, LONGEST_STRING, PACKED, Reader};
 
 /// Most slots of one array: 20 times the 10 million that would fill a heap of 256 MiB.
-const MOST_SLOTS: u32 = 1 << 27;
+pub(super) const MOST_SLOTS: u32 = 1 << 27;
 /// Most property slots of one object; real ones have a few dozen.
-const MOST_PROPERTIES: u32 = 1 << 14;
+pub(super) const MOST_PROPERTIES: u32 = 1 << 14;
 
 /// What a zval holds; strings, arrays, objects and references by their address.
 #[derive(Clone, Copy, Debug, PartialEq)]

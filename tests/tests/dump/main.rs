@@ -8,7 +8,7 @@ mod script;
 use std::fs;
 use std::thread;
 
-use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild};
+use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild, sleeps};
 use serde_json::{Value, json};
 
 use script::{
@@ -153,10 +153,7 @@ fn laravels_session_is_as_long_as_php_says() {
     let request = laravel.request(&format!("/t/session?file={}", fpm.inside("go")));
     let (taken, response) = thread::scope(|scope| {
         let waiting = scope.spawn(|| laravel.send(request).unwrap());
-        wait_until("the page does not sleep", || {
-            let call = fs::read_to_string(format!("/proc/{worker}/syscall")).unwrap_or_default();
-            call.starts_with("35 ") || call.starts_with("230 ")
-        });
+        wait_until("the page does not sleep", || sleeps(worker));
         let taken = Taken::of(worker, &[]);
         fs::write(&file, "").unwrap();
         (taken, waiting.join().unwrap())

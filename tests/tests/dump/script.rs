@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memprof_tests::{Fpm, Memprof, Opcache, Pool, Settings};
+use memprof_tests::{Fpm, Memprof, Opcache, Pool, Settings, sleeps};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -78,11 +78,7 @@ pub fn status(pid: i32, key: &str) -> String {
 pub fn wait_until_held(pid: i32, file: &Path) {
     let ready = PathBuf::from(format!("{}.ready", file.display()));
     wait_until("dump.php did not get ready", || ready.exists());
-    // nanosleep or clock_nanosleep, x86-64.
-    wait_until("dump.php does not sleep", || {
-        let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-        call.starts_with("35 ") || call.starts_with("230 ")
-    });
+    wait_until("dump.php does not sleep", || sleeps(pid));
 }
 
 pub fn settings(opcache: Opcache) -> Settings {

@@ -1,12 +1,24 @@
 //! A dump of one live process, on demand: hold it, read it, let it go, then write.
 
 mod document;
+mod external;
+mod holders;
+mod occasion;
 mod reading;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+
+pub(super) use document::compose;
+#[cfg(feature = "ebpf")]
+pub(super) use occasion::{CheckpointLine, GrowthSoFar, HeldByStack, SoFar};
+#[cfg(feature = "ebpf")]
+pub(super) use reading::{Reading, Taken};
+
+pub(super) use occasion::Occasion;
+pub(super) use reading::Held;
 
 use super::options::default_out;
 use crate::fpm::{self, Builds, FpmError, LiveError, Target, Worker};
@@ -98,16 +110,19 @@ pub fn dump(options: &DumpOptions) -> Result<Written, DumpError> {
     // A folder that cannot be written to is found out before the process is held.
     let stored = |source| DumpError::Store { pid, source };
     let store = Store::create(&out).map_err(stored)?;
-    let reading = reading::read(&live, options.max_stop)
+    let taken = reading::take(&live, options.max_stop)
         .map_err(|source| unreadable(LiveError::Memory { pid, source }))?;
-    let (dump, left_out) = document::compose(&reading, &worker, &live);
+    let (dump, left_out) = compose(&taken, &worker, &live, &Occasion::forced());
     let path = store
         .write_dump(&dump, pid.unsigned_abs())
         .map_err(stored)?;
     match log(&store.log_path(), &dump) {
         Ok(()) => Ok(Written {
             path,
-            stopped: reading.stopped,
+            stopped: match taken.held {
+                Held::For(time) => Some(time),
+                Held::Not(_) => None,
+            },
             left_out,
         }),
         Err(source) => Err(DumpError::Log { path, source }),

@@ -9,6 +9,21 @@ use crate::fpm::{Mappings, ProcessId};
 /// Calls timed with the probe and without.
 const CALLS: u32 = 20_000;
 
+/// An instruction that does nothing, and that the kernel emulates at a uprobe. arm64 steps a `nop` until 6.13.
+#[cfg(target_arch = "aarch64")]
+macro_rules! emulated {
+    () => {
+        "b . + 4"
+    };
+}
+/// An instruction that does nothing, and that the kernel emulates at a uprobe.
+#[cfg(not(target_arch = "aarch64"))]
+macro_rules! emulated {
+    () => {
+        "nop"
+    };
+}
+
 // A function of one instruction that the kernel emulates at a uprobe, as it does at most of the
 // probe sites.
 std::arch::global_asm!(
@@ -16,7 +31,7 @@ std::arch::global_asm!(
     ".globl memprof_calibration_target",
     ".type memprof_calibration_target, @function",
     "memprof_calibration_target:",
-    "nop",
+    emulated!(),
     "ret",
     ".size memprof_calibration_target, . - memprof_calibration_target",
     ".popsection",
@@ -65,7 +80,7 @@ fn own_site() -> Option<ProbeSite> {
         function: "memprof_calibration_target".to_owned(),
         address,
         file_offset: mapped.offset,
-        instruction: "nop".to_owned(),
+        instruction: emulated!().to_owned(),
         emulated: true,
         why: "memprof's own".to_owned(),
     })

@@ -2,7 +2,7 @@
 
 use memprof_ebpf::cookie;
 
-use crate::binary::{EmallocSize, MapEntry, ProbeSite, Register, Site};
+use crate::binary::{EmallocSize, Handler, MapEntry, ProbeSite, Register, Site};
 
 /// A BPF program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Program {
     Include,
     /// Every allocation call.
     Exact,
+    /// Watched PHP functions as they are called.
+    Call,
+    /// The same as they return.
+    CallReturn,
 }
 
 impl Program {
@@ -26,7 +30,15 @@ impl Program {
             Self::Growth => "growth",
             Self::Include => "include",
             Self::Exact => "exact",
+            Self::Call => "call",
+            Self::CallReturn => "call_return",
         }
+    }
+
+    /// Whether its probes sit on returns.
+    #[must_use]
+    pub const fn on_return(self) -> bool {
+        matches!(self, Self::CallReturn)
     }
 }
 
@@ -49,6 +61,7 @@ pub fn program_of(site: &Site) -> Program {
         | Site::HugeResized => Program::Growth,
         Site::CompileFile => Program::Include,
         Site::Emalloc(_) => Program::Exact,
+        Site::Handler(_) => Program::Call,
     }
 }
 
@@ -75,6 +88,10 @@ pub fn cookie_of(site: &ProbeSite) -> u64 {
         }
         Site::Emalloc(EmallocSize::FirstArgument) => cookie::EMALLOC | cookie::SIZE_FIRST << 8,
         Site::Emalloc(EmallocSize::SecondArgument) => cookie::EMALLOC | cookie::SIZE_SECOND << 8,
+        Site::Handler(Handler::Execute) => cookie::EXECUTE,
+        Site::Handler(Handler::Query) => cookie::QUERY,
+        Site::Handler(Handler::Rows) => cookie::ROWS,
+        Site::Handler(Handler::Scope) => cookie::SCOPE,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use bytemuck::{Zeroable, bytes_of_mut};
 use memprof_ebpf::{
-    CheckpointEvent, EventKind, FunctionEvent, GrowthEvent, Header, MAX_FRAMES, RequestEvent,
-    StackEvent, StackFrame,
+    CallEvent, CheckpointEvent, ClassEvent, EventKind, FunctionEvent, GrowthEvent, Header,
+    MAX_FRAMES, RequestEvent, StackEvent, StackFrame,
 };
 
 /// One event; large ones stay where they are.
@@ -19,6 +19,10 @@ pub enum Event<'a> {
     Stack(StackHead, &'a [StackFrame]),
     /// A new function.
     Function(&'a FunctionEvent),
+    /// A new class.
+    Class(&'a ClassEvent),
+    /// A watched function was called.
+    Call(&'a CallEvent),
 }
 
 /// A stack's event without its frames.
@@ -42,6 +46,8 @@ impl<'a> Event<'a> {
             EventKind::Checkpoint => Self::Checkpoint(bytemuck::try_from_bytes(bytes).ok()?),
             EventKind::Growth => Self::Growth(bytemuck::try_from_bytes(bytes).ok()?),
             EventKind::Function => Self::Function(bytemuck::try_from_bytes(bytes).ok()?),
+            EventKind::Class => Self::Class(bytemuck::try_from_bytes(bytes).ok()?),
+            EventKind::Call => Self::Call(bytemuck::try_from_bytes(bytes).ok()?),
             EventKind::Stack => Self::stack(bytes)?,
         })
     }
@@ -72,6 +78,8 @@ impl<'a> Event<'a> {
             Self::Checkpoint(event) => of(&event.header),
             Self::Growth(event) => of(&event.header),
             Self::Function(event) => of(&event.header),
+            Self::Class(event) => of(&event.header),
+            Self::Call(event) => of(&event.header),
             Self::Stack(head, _) => head.pid,
         }
     }

@@ -4,6 +4,7 @@ mod calibrate;
 mod cookies;
 mod detach;
 mod event;
+mod holds;
 
 use std::{
     cell::RefCell,
@@ -25,7 +26,8 @@ use memprof_ebpf::{
 pub use calibrate::trap_ns;
 pub use cookies::{Program, cookie_of, program_of};
 pub use detach::Detacher;
-pub use event::Event;
+pub use event::{Event, StackHead};
+pub use holds::HoldMaps;
 
 use crate::binary::ProbeSite;
 
@@ -239,6 +241,7 @@ impl Engine {
                 let options = UprobeMultiOpts {
                     offsets: offsets.collect(),
                     cookies: cookies.collect(),
+                    retprobe: program.on_return(),
                     ..UprobeMultiOpts::default()
                 };
                 vec![
@@ -251,6 +254,7 @@ impl Engine {
                 .map(|(offset, cookie)| {
                     let options = UprobeOpts {
                         cookie,
+                        retprobe: program.on_return(),
                         ..UprobeOpts::default()
                     };
                     bpf.attach_uprobe_with_opts(pid_filter, path, offset, options)
@@ -312,21 +316,21 @@ impl Engine {
     /// What the programs count in a worker; `None` if it is not followed.
     #[must_use]
     pub fn state(&self, pid: i32) -> Option<Box<WorkerState>> {
-        let bytes = self.workers.lookup(&key(pid), MapFlags::ANY).ok()??;
-        let worker: Worker = bytemuck::try_pod_read_unaligned(&bytes).ok()?;
-        Some(Box::new(worker.state))
+        holds::state(&self.workers, pid)
     }
 
-    /// Has a file's include make a checkpoint: `tail` is the end of its path.
+    /// Has a file's include make a checkpoint: `tail` is the end of its path, [`WATCHED_TAIL`] bytes
+    /// at most.
     ///
     /// # Errors
-    /// The tail is shorter than the programs compare, or the map can't be written.
-    pub fn watch(&self, tail: &str, label: u32) -> Result<(), EngineError> {
-        let start = tail.len().checked_sub(WATCHED_TAIL);
-        let end = start.and_then(|start| tail.as_bytes().get(start..));
-        let end = end.ok_or(EngineError::Missing("room for so short a path"))?;
+    /// There are more than 64 files, or the map can't be written.
+    pub fn watch(&self, tail: &[u8], number: u32) -> Result<(), EngineError> {
+        let mut key = [0; WATCHED_TAIL];
+        if let Some(to) = key.get_mut(WATCHED_TAIL.saturating_sub(tail.len())..) {
+            to.copy_from_slice(tail);
+        }
         handle(&self.object, "WATCHED_FILES")?
-            .update(end, bytes_of(&label), MapFlags::ANY)
+            .update(&key, bytes_of(&number), MapFlags::ANY)
             .map_err(|error| EngineError::Map("WATCHED_FILES", error))
     }
 

@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 
 use super::Printer;
-use super::dump_view::{self, DumpView};
 use super::pattern::Match;
 use super::select::Selection;
 use super::summary::{Insight, SessionSummary, Summary};
 use crate::record::number::echo;
+use crate::report::dump_view::DumpView;
+use crate::report::findings::{self, Findings};
+use crate::report::text;
 
 const RULE: &str =
     "================================================================================";
@@ -92,7 +94,7 @@ impl<W: Write> Printer for Classic<W> {
     }
 
     fn pattern(&mut self, pattern: &str) -> io::Result<()> {
-        let pattern = dump_view::printable(pattern);
+        let pattern = text::printable(pattern);
         writeln!(
             self.0,
             "{RULE}\n🔎 SEARCHING FOR PATTERN: {pattern}\n{RULE}\n"
@@ -112,6 +114,10 @@ impl<W: Write> Printer for Classic<W> {
             writeln!(self.0, "   Backtrace match: {function}")?;
         }
         writeln!(self.0)
+    }
+
+    fn findings(&mut self, findings: &Findings) -> io::Result<()> {
+        findings::print(findings, &mut self.0)
     }
 }
 

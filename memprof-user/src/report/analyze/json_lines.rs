@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Printer;
-use super::dump_view::DumpView;
 use super::pattern::Match;
 use super::select::Selection;
 use super::summary::Summary;
 use crate::record::json;
+use crate::report::dump_view::DumpView;
+use crate::report::findings::Findings;
 
 /// Prints to this.
 pub(super) struct JsonLines<W>(pub(super) W);
@@ -56,5 +57,15 @@ impl<W: Write> Printer for JsonLines<W> {
             "record": "match", "file": name, "timestamp": timestamp, "context": context,
             "session_keys": session_keys, "frames": frames,
         }))
+    }
+
+    fn findings(&mut self, findings: &Findings) -> io::Result<()> {
+        for (rank, case) in (1..).zip(&findings.cases) {
+            self.line(&json!({"record": "finding", "rank": rank, "finding": case}))?;
+        }
+        for line in &findings.unknown {
+            self.line(&json!({"record": "unknown", "text": line}))?;
+        }
+        Ok(())
     }
 }

@@ -13,16 +13,18 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::record::dump;
+use crate::report::dump_view::DumpView;
+use crate::report::facts::Facts;
+use crate::report::findings::{Collection, Findings};
+use crate::report::text;
 
 mod classic;
-mod dump_view;
 mod json_lines;
 mod pattern;
 mod select;
 mod summary;
 
 use classic::Classic;
-use dump_view::DumpView;
 use json_lines::JsonLines;
 use pattern::{Match, Pattern};
 use select::Selection;
@@ -43,6 +45,8 @@ pub struct AnalyzeOptions {
     pub pattern: Option<String>,
     /// For people or for programs.
     pub format: Format,
+    /// Whether the findings follow, which the analyzer script does not have.
+    pub findings: bool,
 }
 
 /// How the analysis is printed.
@@ -50,7 +54,8 @@ pub struct AnalyzeOptions {
 pub enum Format {
     /// As the analyzer script prints it.
     Classic,
-    /// A JSON object a line: `analysis`, then as they apply `unreadable`, `dump`, `summary`, `match`, by its `record` key.
+    /// A JSON object a line: `analysis`, then as they apply `unreadable`, `dump`, `summary`, `match`, `finding`,
+    /// `unknown`, by its `record` key.
     JsonLines,
 }
 
@@ -75,18 +80,28 @@ pub enum AnalyzeError {
 
 /// Prints what the newest dumps of a directory have in common.
 ///
-/// A dump that cannot be read, or lacks its memory figures, is named and passed over.
+/// A dump that cannot be read, or lacks its memory figures, is named and passed over. `progress` is called after each dump
+/// of the first pass with how many were read, and of how many.
 ///
 /// # Errors
 ///
 /// [`AnalyzeError`].
-pub fn analyze(options: &AnalyzeOptions, out: &mut impl Write) -> Result<(), AnalyzeError> {
+pub fn analyze(
+    options: &AnalyzeOptions,
+    out: &mut impl Write,
+    progress: impl FnMut(usize, usize),
+) -> Result<(), AnalyzeError> {
     let selection = Selection::newest(&options.directory, options.recent)?;
     match options.format {
-        Format::Classic => print(options, &selection, &mut Classic(out))?,
-        Format::JsonLines => print(options, &selection, &mut JsonLines(out))?,
+        Format::Classic => print(options, &selection, &mut Classic(out), progress)?,
+        Format::JsonLines => print(options, &selection, &mut JsonLines(out), progress)?,
     }
     Ok(())
+}
+
+/// The newest dump of a directory, or of `memory-dumps` in it; `None` when it has none.
+pub(super) fn newest_dump(directory: &Path) -> Result<Option<PathBuf>, AnalyzeError> {
+    Ok(Selection::newest(directory, 1)?.paths().next())
 }
 
 /// One way to print an analysis; the calls come in this order.
@@ -103,23 +118,36 @@ trait Printer {
     fn pattern(&mut self, pattern: &str) -> io::Result<()>;
     /// A dump that holds the pattern.
     fn found(&mut self, name: &str, dump: &DumpView, found: &Match) -> io::Result<()>;
+    /// What the dumps' figures mean.
+    fn findings(&mut self, findings: &Findings) -> io::Result<()>;
 }
 
 fn print(
     options: &AnalyzeOptions,
     selection: &Selection,
     printer: &mut impl Printer,
+    mut progress: impl FnMut(usize, usize),
 ) -> io::Result<()> {
     printer.begin(selection)?;
     if selection.found == 0 {
         return Ok(());
     }
     let mut totals = Totals::default();
-    for path in selection.paths() {
+    let mut collection = Collection::default();
+    for (read, path) in (1..).zip(selection.paths()) {
         match load(&path) {
-            Ok((_, dump)) => totals.add(&dump),
-            Err(reason) => printer.unreadable(&name(&path), &reason)?,
+            Ok((json, dump)) => {
+                totals.add(&dump);
+                if options.findings {
+                    collection.add(&Facts::new(name(&path), &json, dump));
+                }
+            }
+            Err(reason) => {
+                printer.unreadable(&name(&path), &reason)?;
+                collection.add_unreadable(&reason);
+            }
         }
+        progress(read, selection.len());
     }
     if options.details {
         for_each_dump(selection, |name, _, dump| printer.dump(name, dump))?;
@@ -136,6 +164,13 @@ fn print(
                 None => Ok(()),
             }
         })?;
+    }
+    if options.findings {
+        let load_again = |name: &str| {
+            let (json, dump) = load(&selection.directory.join(name)).ok()?;
+            Some(Facts::new(name.to_owned(), &json, dump))
+        };
+        printer.findings(&collection.findings(load_again))?;
     }
     Ok(())
 }
@@ -161,7 +196,7 @@ fn load(path: &Path) -> Result<(Value, DumpView), String> {
 
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
-    dump_view::printable(&name.to_string_lossy())
+    text::printable(&name.to_string_lossy())
 }
 
 #[cfg(test)]

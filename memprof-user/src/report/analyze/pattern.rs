@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::dump_view::{self, DumpView};
 use crate::record::json;
+use crate::report::dump_view::{self, DumpView};
 
 /// A text that is searched for, ASCII letters in either case.
 pub(super) struct Pattern(String);

@@ -3,8 +3,8 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::dump_view::DumpView;
 use crate::record::number::round2;
+use crate::report::dump_view::DumpView;
 
 const TOP_SESSION_KEYS: usize = 10;
 const TOP_FRAMES: usize = 15;

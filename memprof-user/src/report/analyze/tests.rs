@@ -38,12 +38,13 @@ fn options(directory: &Path) -> AnalyzeOptions {
         details: false,
         pattern: None,
         format: Format::Classic,
+        findings: false,
     }
 }
 
 fn printed(options: &AnalyzeOptions) -> String {
     let mut out = Vec::new();
-    analyze(options, &mut out).expect("an analysis");
+    analyze(options, &mut out, |_, _| ()).expect("an analysis");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -106,7 +107,7 @@ fn nothing_there() {
     assert_eq!(printed(&options(directory.path())), expected);
 
     let missing = directory.path().join("missing");
-    let error = analyze(&options(&missing), &mut Vec::new()).expect_err("no directory");
+    let error = analyze(&options(&missing), &mut Vec::new(), |_, _| ()).expect_err("no directory");
     assert_eq!(
         error.to_string(),
         format!("❌ Dump directory not found: {}", missing.display())

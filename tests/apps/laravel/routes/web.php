@@ -2,9 +2,11 @@
 
 use App\Bug;
 use App\Models\Call;
+use App\Models\Note;
 use App\Models\User;
 use App\Resources\Resource;
 use Illuminate\Support\Facades\Auth;
+use Illuminate\Support\Facades\DB;
 use Illuminate\Support\Facades\Route;
 use Illuminate\Support\MessageBag;
 use Illuminate\Support\ViewErrorBag;
@@ -58,4 +60,38 @@ Route::get('/t/session', function () {
         'bytes' => strlen(serialize($attributes)),
         'sizes' => array_map(fn ($value) => strlen(serialize($value)), $attributes),
     ];
+});
+
+// Creates `create` notes, changes `update` of them, counts up one `increment` times, and gives all of it back.
+Route::get('/t/notes', function () {
+    DB::beginTransaction();
+    DB::beginTransaction();
+    $notes = [];
+    for ($i = 0, $count = (int) request('create', 0); $i < $count; $i++) {
+        $values = ['company_id' => 1, 'name' => "note $i", 'status' => 'new', 'raw' => '', 'meta' => []];
+        $notes[] = Note::create($values);
+    }
+    foreach (array_slice($notes, 0, (int) request('update', 0)) as $note) {
+        $note->update(['status' => 'done']);
+    }
+    for ($i = 0, $count = (int) request('increment', 0); $i < $count; $i++) {
+        $notes[0]->increment('company_id');
+    }
+    $found = Note::query()->where('status', 'done')->get()->count();
+    Note::query()->where('status', 'done')->first()?->refresh();
+    DB::table('customer_notes')->where('status', 'none')->pluck('id');
+    Note::withoutGlobalScopes()->with('company')->chunk(50, fn () => null);
+    DB::rollBack();
+    DB::rollBack();
+
+    return ['found' => $found];
+});
+
+// A small query, and one with a large result and a secret in its text.
+Route::get('/t/jump', function () {
+    User::query()->first();
+    $sql = 'select c.* from calls c, (select 1 union all select 2 union all select 3)'
+        ." where c.status != 'S3CRET' and c.name != ?";
+
+    return ['rows' => count(DB::select($sql, ['S3CRET']))];
 });

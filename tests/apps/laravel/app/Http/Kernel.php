@@ -6,6 +6,7 @@ class Kernel extends \Illuminate\Foundation\Http\Kernel
 {
     protected $middleware = [
         Middleware\MemoryHeaders::class,
+        Middleware\CountHeader::class,
         \Illuminate\Foundation\Http\Middleware\ValidatePostSize::class,
         \Illuminate\Foundation\Http\Middleware\TrimStrings::class,
     ];

@@ -3,6 +3,7 @@
 namespace App\Models\Scopes;
 
 use App\Bug;
+use App\Counts;
 use App\Models\User;
 use Illuminate\Database\Eloquent\Builder;
 use Illuminate\Database\Eloquent\Model;
@@ -16,6 +17,7 @@ class CompanyScope implements Scope
 
     public function apply(Builder $builder, Model $model): void
     {
+        Counts::scope(get_class($model), self::class);
         if (! Auth::check()) {
             return;
         }

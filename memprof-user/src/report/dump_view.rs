@@ -5,6 +5,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::text::printable;
 use crate::record::number;
 
 /// The keys of a dump that the analysis needs or prints. Texts are safe to print on a terminal.
@@ -72,11 +73,6 @@ pub(super) fn function(frame: &Value) -> String {
         .get("function")
         .and_then(text)
         .unwrap_or_else(|| "unknown".to_owned())
-}
-
-/// A text that does nothing to a terminal: control characters are substituted.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn text(value: &Value) -> Option<String> {

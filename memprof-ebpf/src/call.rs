@@ -1,0 +1,236 @@
+//! Programs `call` and `call_return`: the internal functions by which an application asks its
+//! database and applies its scopes. Sit only in workers whose requests are recorded in full.
+
+use core::ffi::c_void;
+
+use memprof_ebpf::{
+    Call, EventKind, MAX_FRAMES, MAX_SUBJECTS, MAX_VARIABLES, RunningCall, SQL_BYTES, Subject,
+    UNKNOWN, Worker, cookie,
+};
+
+use crate::{
+    class::send_class,
+    heap::{now, real_size},
+    maps::{header, send_bytes},
+    read::{read, read_string},
+    registers::Registers,
+    repeat::{CONTINUE, repeat},
+    request::in_worker,
+    stack::{IS_OBJECT, OBJECT_CLASS, identify},
+};
+
+/// `zend_execute_data.This.value` and `.prev_execute_data`, in every version.
+const THIS: u64 = 32;
+const PREVIOUS: u64 = 48;
+/// The first variable of a frame, `ZEND_CALL_FRAME_SLOT` zvals from its start, in every version.
+const VARIABLES: u64 = 80;
+/// `zend_object.properties_table`, in every version.
+const PROPERTIES: u64 = 40;
+/// Size of a zval: its value, and its type in the low byte of the second word.
+const ZVAL: u64 = 16;
+/// Types of a zval.
+const IS_STRING: u8 = 6;
+const IS_ARRAY: u8 = 7;
+/// `zend_array.nNumOfElements`, in every version.
+const ARRAY_COUNT: u64 = 28;
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe.multi.s")]
+extern "C" fn call(context: *mut c_void) -> u32 {
+    in_worker(context, entered)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe.multi.s")]
+extern "C" fn call_return(context: *mut c_void) -> u32 {
+    in_worker(context, returned)
+}
+
+/// A handler's arguments are its frame and the zval for its result.
+fn entered(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
+    if worker.state.recorded == 0 {
+        return;
+    }
+    let frame = registers.argument::<0>();
+    if cookie::kind(cookie) == cookie::SCOPE {
+        worker.state.running.start = now();
+        scope_applied(pid, worker, frame);
+        return;
+    }
+    let sql = match cookie::kind(cookie) {
+        cookie::EXECUTE => statement(worker, frame),
+        cookie::QUERY => argument(worker, frame),
+        _ => 0,
+    };
+    worker.state.running = RunningCall {
+        frame,
+        start: now(),
+        sql,
+        result: registers.argument::<1>(),
+    };
+}
+
+/// A handler's frame is the innermost until it has returned.
+fn returned(pid: u32, worker: &mut Worker, _registers: Registers, cookie: u64) {
+    if worker.state.recorded == 0 {
+        return;
+    }
+    let offset = u64::from(worker.config.offsets.current_execute_data);
+    let frame = read::<u64>(worker, worker.config.executor_globals + offset).unwrap_or(0);
+    let running = worker.state.running;
+    worker.state.running.frame = 0;
+    if running.frame == 0 || running.frame != frame {
+        worker.state.nested_calls += 1;
+        return;
+    }
+    begin(worker);
+    if cookie::kind(cookie) == cookie::ROWS {
+        worker.state.call.rows = rows(worker, running.result);
+        finish(pid, worker, Call::Rows);
+        return;
+    }
+    let to = (&raw mut worker.state.call.sql).cast();
+    if running.sql != 0 {
+        worker.state.call.sql_length =
+            read_string::<{ SQL_BYTES as u64 }>(worker, to, running.sql).unwrap_or(0);
+    }
+    finish(pid, worker, Call::Query);
+}
+
+/// Laravel's `Builder->callScope` calls `array_unshift`; its caller has the scope in a variable.
+#[inline(always)]
+fn scope_applied(pid: u32, worker: &mut Worker, frame: u64) {
+    begin(worker);
+    let caller = read::<u64>(worker, frame + PREVIOUS).unwrap_or(0);
+    let outer = if caller == 0 {
+        0
+    } else {
+        read::<u64>(worker, caller + PREVIOUS).unwrap_or(0)
+    };
+    if outer == 0 {
+        return;
+    }
+    for index in 0..MAX_VARIABLES {
+        let object = object(worker, outer + VARIABLES + index as u64 * ZVAL);
+        worker.state.call.variables[index] = class_of(worker, pid, object);
+    }
+    finish(pid, worker, Call::Scope);
+}
+
+/// Clears what an event before has left.
+#[inline(always)]
+fn begin(worker: &mut Worker) {
+    let call = &mut worker.state.call;
+    call.sql_length = 0;
+    call.rows = UNKNOWN;
+    call.variables = [0; MAX_VARIABLES];
+}
+
+/// Adds what every call's event has, and sends it.
+#[inline(never)]
+fn finish(pid: u32, worker: &mut Worker, call: Call) {
+    worker.state.call.header = header(EventKind::Call, pid, worker);
+    worker.state.call.call = call as u32;
+    worker.state.call.start = worker.state.running.start;
+    worker.state.call.end = now();
+    worker.state.call.real_size = real_size(worker);
+    worker.state.call.stack = identify(worker, pid);
+    let mut subjects = Subjects { worker, pid };
+    repeat(MAX_SUBJECTS as u32, look_at, &mut subjects);
+    let event = (&raw const worker.state.call).cast();
+    send_bytes(worker, event, size_of::<memprof_ebpf::CallEvent>() as u64);
+}
+
+/// Whose frames' objects are looked at.
+struct Subjects {
+    worker: *mut Worker,
+    pid: u32,
+}
+
+/// One frame's object, by its class and that of the object in its second property.
+extern "C" fn look_at(index: u64, subjects: *mut Subjects) -> i64 {
+    // SAFETY: the subjects and their worker outlive the loop.
+    let (subjects, worker) = unsafe { (&mut *subjects, &mut *(*subjects).worker) };
+    let pid = subjects.pid;
+    let mut subject = Subject::default();
+    if index < u64::from(worker.state.depth) {
+        let this = worker.state.frames[index as usize & (MAX_FRAMES - 1)].this;
+        subject.class = class_of(worker, pid, this);
+        if subject.class != 0 && slots(worker, this) > 1 {
+            let second = object(worker, this + PROPERTIES + ZVAL);
+            subject.second = class_of(worker, pid, second);
+        }
+    }
+    if let Some(to) = worker.state.call.subjects.get_mut(index as usize) {
+        *to = subject;
+    }
+    CONTINUE
+}
+
+/// The id of an object's class; 0 without an object.
+#[inline(never)]
+fn class_of(worker: &mut Worker, pid: u32, object: u64) -> u64 {
+    if object == 0 {
+        return 0;
+    }
+    match read::<u64>(worker, object + OBJECT_CLASS) {
+        None | Some(0) => 0,
+        Some(class) => send_class(worker, pid, class),
+    }
+}
+
+/// How many property slots an object has.
+#[inline(always)]
+fn slots(worker: &mut Worker, object: u64) -> u32 {
+    let class = read::<u64>(worker, object + OBJECT_CLASS).unwrap_or(0);
+    let count = class + u64::from(worker.config.offsets.class_properties_count);
+    read::<u32>(worker, count).unwrap_or(0)
+}
+
+/// The object in a zval, or 0.
+#[inline(always)]
+fn object(worker: &mut Worker, zval: u64) -> u64 {
+    of_type(worker, zval, IS_OBJECT)
+}
+
+/// The string in a zval, or 0.
+#[inline(always)]
+fn string(worker: &mut Worker, zval: u64) -> u64 {
+    of_type(worker, zval, IS_STRING)
+}
+
+#[inline(always)]
+fn of_type(worker: &mut Worker, zval: u64, wanted: u8) -> u64 {
+    match read::<[u64; 2]>(worker, zval) {
+        Some([value, kind]) if kind as u8 == wanted => value,
+        _ => 0,
+    }
+}
+
+/// The query of a statement: `PDOStatement::$queryString`, its first property, in every version.
+#[inline(always)]
+fn statement(worker: &mut Worker, frame: u64) -> u64 {
+    match read::<u64>(worker, frame + THIS) {
+        None | Some(0) => 0,
+        Some(this) => string(worker, this + PROPERTIES),
+    }
+}
+
+/// The first argument, or the second where the first is the connection.
+#[inline(always)]
+fn argument(worker: &mut Worker, frame: u64) -> u64 {
+    match string(worker, frame + VARIABLES) {
+        0 => string(worker, frame + VARIABLES + ZVAL),
+        first => first,
+    }
+}
+
+/// The elements of the array in a zval, or [`UNKNOWN`].
+#[inline(always)]
+fn rows(worker: &mut Worker, zval: u64) -> u64 {
+    let array = of_type(worker, zval, IS_ARRAY);
+    if array == 0 {
+        return UNKNOWN;
+    }
+    read::<u32>(worker, array + ARRAY_COUNT).map_or(UNKNOWN, u64::from)
+}

@@ -1,0 +1,78 @@
+//! What was recorded of a request at a moment that is worth a dump.
+
+use memprof_ebpf::{Hold, StopReason};
+
+use super::{
+    dump::{GrowthSoFar, HeldByStack, SoFar},
+    external::{TOP_STACKS, checkpoint_lines, lines},
+    recorder::Recorder,
+};
+use crate::{
+    profile::{Counters, RequestInfo, RequestProfile, StackId, StackTotals},
+    record::{checkpoint::Label, frame::Frame},
+};
+
+/// One worker at such a moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The worker.
+    pub pid: i32,
+    /// [`memprof_ebpf::WorkerState::request`]
+    pub request: u32,
+    /// Which moment it is.
+    pub reason: StopReason,
+    /// Whether the worker stops; `None` where nobody held it in time.
+    pub hold: Option<Hold>,
+    /// Bytes asked for, at the memory limit.
+    pub tried_bytes: Option<u64>,
+    /// The heap then.
+    pub counters: Counters,
+    /// The stack, innermost first; empty at other moments than the memory limit's.
+    pub stack: Vec<Frame>,
+    /// What the request is; `None` where its start was not seen.
+    pub info: Option<RequestInfo>,
+    /// The request until then; `None` where its start was not seen.
+    pub so_far: Option<SoFar>,
+}
+
+/// What is known of a request that still runs.
+pub fn so_far(profile: &RequestProfile, counters: Counters, recorder: &Recorder) -> SoFar {
+    SoFar {
+        started: profile.at(&Label::RequestStart).map(|start| start.time),
+        checkpoints: checkpoint_lines(profile),
+        growth: growth(profile, counters, recorder),
+        queries: (profile.ledger.is_some()).then(|| profile.application.last_queries().to_vec()),
+    }
+}
+
+fn growth(
+    profile: &RequestProfile,
+    counters: Counters,
+    recorder: &Recorder,
+) -> Option<GrowthSoFar> {
+    let ledger = profile.ledger.as_ref()?;
+    let mut stacks: Vec<(StackId, StackTotals)> = ledger
+        .stacks()
+        .map(|(stack, totals)| (stack, *totals))
+        .collect();
+    stacks.sort_by_key(|(stack, totals)| {
+        std::cmp::Reverse((totals.held_bytes, totals.taken_bytes, *stack))
+    });
+    let top = stacks
+        .iter()
+        .take(TOP_STACKS)
+        .map(|(stack, totals)| HeldByStack {
+            held_bytes: totals.held_bytes,
+            taken_bytes: totals.taken_bytes,
+            taken_count: totals.taken_count,
+            stack: lines(recorder, *stack),
+        });
+    Some(GrowthSoFar {
+        taken_bytes: ledger.taken_bytes(),
+        freed_bytes: ledger.freed_bytes(),
+        held_bytes: ledger.held_bytes(),
+        unattributed_bytes: profile.gap(counters),
+        unknown_size_count: ledger.freed_unknown(),
+        top: top.collect(),
+    })
+}

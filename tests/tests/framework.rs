@@ -1,0 +1,138 @@
+//! Model, query and scope counts are those that the application counts itself.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+
+use memprof_tests::attached::{attach_to, own_pool, records_folder};
+use memprof_tests::{Fpm, Laravel, Opcache, PhpBuild};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What the application says of a request.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+struct Counts {
+    queries: u64,
+    models: BTreeMap<String, u64>,
+    scopes: BTreeMap<String, u64>,
+}
+
+const PAGES: [&str; 20] = [
+    "/admin",
+    "/t/calls",
+    "/t/login/1?perm=10",
+    "/t/login/2?perm=10",
+    "/t/login/3?perm=100",
+    "/t/notes",
+    "/t/notes?create=1",
+    "/t/notes?create=1&update=1",
+    "/t/notes?create=2&update=1",
+    "/t/notes?create=5&update=5",
+    "/t/notes?create=10&update=3&increment=1",
+    "/t/notes?create=1&increment=7",
+    "/t/notes?create=30&update=20&increment=10",
+    "/t/notes?create=100",
+    "/t/notes?create=60&update=60",
+    "/t/notes?create=3&update=2&increment=1",
+    "/t/notes?create=4&update=4&increment=4",
+    "/admin?again",
+    "/t/calls?again",
+    "/t/notes?create=200&update=100&increment=50",
+];
+
+/// What memprof counted in each request, in their order: the last record of a request is its sample.
+fn counted(records: &[Value]) -> Vec<Counts> {
+    let mut requests = Vec::new();
+    let mut counts = Counts::default();
+    for record in records {
+        let context = &record["context"];
+        match record["record"].as_str() {
+            Some("models") => {
+                counts.queries = context["total_queries"].as_u64().unwrap();
+                counts.models = numbers(&context["model_counts"], "count");
+            }
+            Some("scopes") => counts.scopes = numbers(&context["top_scopes"], "apply_count"),
+            Some("sample") => requests.push(std::mem::take(&mut counts)),
+            _ => {}
+        }
+    }
+    requests
+}
+
+/// The number under `key` of each entry.
+fn numbers(entries: &Value, key: &str) -> BTreeMap<String, u64> {
+    let number = |(name, entry): (&String, &Value)| (name.clone(), entry[key].as_u64().unwrap());
+    entries.as_object().unwrap().iter().map(number).collect()
+}
+
+/// The same as a record of ours shows it: the twenty scopes applied most.
+fn shown(mut truth: Counts) -> Counts {
+    let mut scopes: Vec<_> = truth.scopes.into_iter().collect();
+    scopes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    truth.scopes = scopes.into_iter().take(20).collect();
+    truth
+}
+
+#[test]
+fn counts_are_those_of_the_application() {
+    for opcache in [Opcache::On, Opcache::Off] {
+        let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+        let mut settings = own_pool("framework");
+        settings.opcache = opcache;
+        let fpm = Fpm::start(build, settings).unwrap();
+        let mut laravel = Laravel::install(&fpm, fpm.pool()).unwrap();
+        laravel.get("/t/login/1?perm=10").unwrap();
+        let memprof = attach_to(&fpm, &["--mode", "aggressive", "--every"]).unwrap();
+        let mut truth: Vec<Counts> = Vec::new();
+        for page in PAGES {
+            let request = laravel.request(page).header("X-Count", "1");
+            let response = laravel.send(request).unwrap();
+            assert_eq!(response.status, 200, "{page}: {}", response.text());
+            truth.push(serde_json::from_str(response.header("X-Counts").unwrap()).unwrap());
+        }
+        memprof.wait_for("sample", PAGES.len()).unwrap();
+        let finished = memprof.stop().unwrap();
+        let counted = counted(&finished.records().unwrap());
+        assert_eq!(counted.len(), PAGES.len());
+        for ((page, truth), counted) in PAGES.iter().zip(truth).zip(counted) {
+            assert_eq!(
+                counted,
+                shown(truth),
+                "{page}, {opcache:?}\n{}",
+                finished.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_query_by_which_the_heap_jumps_is_told_without_its_values() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, own_pool("framework-jump")).unwrap();
+    let mut laravel = Laravel::install(&fpm, fpm.pool()).unwrap();
+    laravel.get("/t/login/1?perm=10").unwrap();
+    let memprof = attach_to(&fpm, &["--mode", "aggressive", "--every"]).unwrap();
+    laravel.get("/t/jump").unwrap();
+    memprof.wait_for("sample", 1).unwrap();
+    let finished = memprof.stop().unwrap();
+    let records = finished.records().unwrap();
+    let jumps: Vec<&Value> = records.iter().filter(|r| r["record"] == "query").collect();
+    let [jump] = jumps[..] else {
+        panic!("{records:?}");
+    };
+    let context = &jump["context"];
+    assert_eq!(
+        context["query"],
+        "select c.* from calls c, (select ? union all select ? union all select ?) where c.status != ? and c.name != ?"
+    );
+    assert_eq!(context["bindings"], 5);
+    // Three times 125 rows of 50 kB.
+    let delta = context["delta_mb"].as_f64().unwrap();
+    assert!((16.0..32.0).contains(&delta), "{context}");
+    assert!(context["current_mb"].as_f64().unwrap() > delta);
+    assert!(context["time"].as_f64().unwrap() > 0.0);
+    let log = std::fs::read_to_string(records_folder(&fpm).join("memprof.log")).unwrap();
+    assert!(
+        log.contains("production.WARNING: Large memory jump after query {\"query\":\"select c.*")
+    );
+    assert!(!log.contains("S3CRET"));
+}
