@@ -47,6 +47,15 @@ impl Counts {
         self.timed_ns += state.timed_ns;
     }
 
+    /// What a program's run takes on average, in ns, without its trap; 0 where none was timed yet.
+    #[must_use]
+    pub fn program_ns(&self) -> f64 {
+        if self.timed_hits == 0 {
+            return 0.0;
+        }
+        self.timed_ns as f64 / self.timed_hits as f64
+    }
+
     /// Has the kernel side forget a worker, and keeps what was counted in it.
     pub fn forget(&mut self, engine: &Engine, pid: i32) {
         if let Some(state) = engine.state(pid) {

@@ -5,6 +5,9 @@ mod application;
 #[cfg(feature = "ebpf")]
 mod calls;
 #[cfg(feature = "ebpf")]
+mod closing;
+pub mod control;
+#[cfg(feature = "ebpf")]
 mod counts;
 pub mod dump;
 #[cfg(feature = "ebpf")]
@@ -16,6 +19,8 @@ mod external;
 #[cfg(feature = "ebpf")]
 mod followed;
 pub mod freeze;
+#[cfg(feature = "ebpf")]
+mod guard;
 #[cfg(feature = "ebpf")]
 mod highlights;
 #[cfg(feature = "ebpf")]
@@ -32,6 +37,8 @@ mod run;
 #[cfg(feature = "ebpf")]
 mod sampler;
 #[cfg(feature = "ebpf")]
+mod schedule;
+#[cfg(feature = "ebpf")]
 mod snapshot;
 #[cfg(feature = "ebpf")]
 mod targeting;
@@ -42,14 +49,17 @@ mod tracer;
 mod uri;
 #[cfg(feature = "ebpf")]
 mod watch;
+mod windows;
 #[cfg(feature = "ebpf")]
 mod worker;
 #[cfg(feature = "ebpf")]
 mod workers;
 
 pub use options::{
-    AttachOptions, CheckpointAt, DumpPolicy, Force, Mode, OwnCheckpoint, Threshold, default_out,
+    AttachOptions, CheckpointAt, DumpPolicy, Force, GuardPolicy, Mode, OwnCheckpoint, Threshold,
+    default_out,
 };
+pub use windows::Window;
 #[cfg(feature = "ebpf")]
 pub use {
     output::OutputError,

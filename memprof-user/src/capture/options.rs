@@ -1,10 +1,13 @@
 //! What a run is to do, free of the command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 #[cfg(feature = "ebpf")]
 use memprof_ebpf::{HoldConfig, Level};
 
+use serde::{Deserialize, Serialize};
+
+use super::windows::Window;
 use crate::fpm::Target;
 
 /// What `memprof attach` is to do.
@@ -14,6 +17,14 @@ pub struct AttachOptions {
     pub target: Target,
     /// How much is recorded.
     pub mode: Mode,
+    /// When it works, and in which mode then.
+    pub windows: Vec<Window>,
+    /// Aggressive mode only while a worker's heap is past this, light mode otherwise.
+    pub when: Option<Threshold>,
+    /// What memprof may cost.
+    pub guard: GuardPolicy,
+    /// The folder by which memprofs that run are reached.
+    pub run_folder: PathBuf,
     /// Detach after this time; `None` runs until a signal comes.
     pub duration: Option<Duration>,
     /// The share of requests recorded in full in that mode, 0 to 1; `None` for the mode's own.
@@ -104,7 +115,8 @@ pub enum CheckpointAt {
 }
 
 /// How much is recorded, at what cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// A share of the requests in full, the peak and the chunk growth of every request.
     Light,
@@ -114,6 +126,47 @@ pub enum Mode {
     Targeted,
     /// Every single allocation; slows the pool down many times.
     Exact,
+}
+
+/// What memprof may cost the workers and the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuardPolicy {
+    /// Whether the requests' overhead is bounded.
+    pub is_on: bool,
+    /// By how many ms a request may take longer; `None` for the mode's own bound.
+    pub max_overhead_ms: Option<f64>,
+    /// So many requests in a row above that are too many; 1 at least.
+    pub requests_in_a_row: u32,
+    /// The most resident memory of memprof itself, in bytes.
+    pub most_memory_bytes: u64,
+    /// The most processor time of memprof itself, as a share of one processor.
+    pub most_cpu: f64,
+}
+
+impl Default for GuardPolicy {
+    fn default() -> Self {
+        Self {
+            is_on: true,
+            max_overhead_ms: None,
+            requests_in_a_row: 10,
+            most_memory_bytes: 128 << 20,
+            most_cpu: 0.2,
+        }
+    }
+}
+
+impl GuardPolicy {
+    /// By how many ms a request may take longer in a mode; `None` without a bound.
+    #[must_use]
+    pub fn most_overhead_ms(&self, mode: Mode) -> Option<f64> {
+        let own = match mode {
+            Mode::Light => 5.0,
+            Mode::Aggressive | Mode::Targeted => 50.0,
+            // Who asks for it is told what it costs, and has to say for how long.
+            Mode::Exact => return None,
+        };
+        self.is_on.then(|| self.max_overhead_ms.unwrap_or(own))
+    }
 }
 
 /// The header that forces a request's recording.
@@ -159,6 +212,15 @@ impl Mode {
             Self::Targeted => "targeted",
             Self::Exact => "exact",
         }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [Self::Light, Self::Aggressive, Self::Targeted, Self::Exact];
+        all.into_iter().find(|mode| mode.as_str() == text).ok_or(())
     }
 }
 

@@ -27,7 +27,9 @@ use crate::{
         dump::Dump,
         event::Event,
         frame::Frame,
+        guard::GuardRecord,
         log::{LogError, LogFile, LogLine},
+        mode::ModeRecord,
         pprof::{Amounts, Profile},
         request::RequestInfo,
         sample::{HeapSpan, SampleRecord},
@@ -97,9 +99,41 @@ impl Output {
         })
     }
 
-    /// What is written from now on was recorded in this mode.
-    pub fn set_mode(&mut self, mode: Mode) {
-        self.mode = mode;
+    /// The guard found something.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn guard_found(&mut self, found: String) -> Result<(), OutputError> {
+        let record = GuardRecord {
+            found,
+            mode: self.mode.as_str().to_owned(),
+        };
+        self.write(&record, &serde_json::Value::Null)
+    }
+
+    /// The run begins in this mode.
+    pub fn begin(&mut self, mode: Option<Mode>) {
+        self.mode = mode.unwrap_or(self.mode);
+    }
+
+    /// What is written from now on was recorded in this mode; `None` while no probe is held.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn change_mode(
+        &mut self,
+        before: Option<Mode>,
+        mode: Option<Mode>,
+        reason: &str,
+    ) -> Result<(), OutputError> {
+        self.mode = mode.unwrap_or(self.mode);
+        let name = |mode: Option<Mode>| mode.map(|mode| mode.as_str().to_owned());
+        let record = ModeRecord {
+            before: name(before),
+            mode: name(mode),
+            reason: reason.to_owned(),
+        };
+        self.write(&record, &serde_json::Value::Null)
     }
 
     /// Writes the records of a request that is over, and adds it to the profile.

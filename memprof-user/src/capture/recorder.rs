@@ -38,6 +38,8 @@ pub struct Finished {
     pub recorded: bool,
     /// Whether its method and path are those that are recorded.
     pub is_meant: bool,
+    /// Probe hits in it.
+    pub hits: u64,
     /// What it did.
     pub profile: RequestProfile,
 }
@@ -79,6 +81,8 @@ struct Running {
     number: u32,
     recorded: bool,
     is_meant: bool,
+    /// The worker's hits when it began, and last.
+    hits: Option<(u64, u64)>,
     profile: RequestProfile,
 }
 
@@ -161,6 +165,14 @@ impl Recorder {
         }
     }
 
+    /// The heaps of the requests that run: `memory_get_peak_usage(true)` and the limit, in bytes.
+    pub fn heaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let running = self.running.values();
+        running
+            .filter_map(|running| running.profile.last())
+            .map(|last| (last.real_peak, last.limit))
+    }
+
     /// The frames of a stack, innermost first.
     pub fn frames(&self, stack: StackId) -> Vec<Frame> {
         self.stacks.frames(stack).cloned().collect()
@@ -215,6 +227,7 @@ impl Recorder {
             number: event.header.request,
             recorded,
             is_meant,
+            hits: None,
             profile: RequestProfile::new(info, recorded),
         };
         if self.running.insert(pid, running).is_some() {
@@ -246,6 +259,8 @@ impl Recorder {
             self.count("events of a request whose start was not seen");
             return;
         };
+        let (first, _) = running.hits.unwrap_or((event.hits, 0));
+        running.hits = Some((first, event.hits));
         let profile = &mut running.profile;
         match moment {
             Moment::RequestStart => profile.checkpoint(Label::RequestStart, counters, time),
@@ -308,6 +323,9 @@ impl Recorder {
                 number: running.number,
                 recorded: running.recorded,
                 is_meant: running.is_meant,
+                hits: running
+                    .hits
+                    .map_or(0, |(first, last)| last.saturating_sub(first)),
                 profile: running.profile,
             })));
         }

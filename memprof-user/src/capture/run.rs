@@ -1,39 +1,42 @@
 //! One run of `memprof attach`: attach, watch, detach, write.
 
+mod error;
+mod start;
+mod steer;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     io::IsTerminal,
-    path::Path,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 
 use super::{
+    closing::{self, overhead},
     counts::Counts,
     dumps::Dumps,
-    ebpf::{Attach, Engine, EngineError, Room, Sink, trap_ns},
+    ebpf::{Engine, Room, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
-    output::{Output, OutputError},
+    output::Output,
     recorder::{Recorder, Step},
-    targeting::{Requests, TargetingError},
+    targeting::Requests,
     tracer::prepare_signals,
     watch::Watch,
     workers::{FollowError, Workers},
 };
 use crate::{
-    fpm::{Follower, FpmError, in_first_pid_namespace},
-    record::summary::{Events, Overhead, Summary},
+    fpm::{Follower, in_first_pid_namespace},
+    record::summary::{Events, Summary},
 };
+pub use error::AttachError;
+use start::{attach_kind, monotonic_seconds, sink, stop_flag, unix_offset};
+use steer::Steering;
 
 /// How often the ring is emptied: at a million events a second, 50 ms fill 3 MiB of it.
 const LOOK_AT_EVENTS: Duration = Duration::from_millis(50);
@@ -48,40 +51,6 @@ const DESCRIBE_ANEW: Duration = Duration::from_secs(60);
 const PERMIT_FORCED: Duration = Duration::from_secs(60);
 /// How often the line on the terminal is renewed.
 const STATUS: Duration = Duration::from_secs(1);
-/// Linux 6.6, the first with uprobe_multi.
-const UPROBE_MULTI_KERNEL: (u64, u64) = (6, 6);
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The workers can't be found.
-    #[error(transparent)]
-    Process(#[from] FpmError),
-    /// The kernel does not do what is needed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// None of the workers can be followed; this is why the first can't.
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    /// The records can't be written.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-    /// What is to be recorded can't be told to the probes.
-    #[error(transparent)]
-    Targeting(#[from] TargetingError),
-    /// Workers can't be held.
-    #[error("no thread can be started that would hold workers for their dumps")]
-    Threads(#[source] std::io::Error),
-    /// Probes would not know the workers by the ids that memprof knows.
-    #[error(
-        "memprof runs in a pid namespace of its own, where process ids are not those that probes \
-         see: run it on the host, or in a container with --pid=host"
-    )]
-    PidNamespace,
-    /// The signals can't be caught.
-    #[error("signal handlers can't be installed")]
-    Signals(#[source] std::io::Error),
-}
 
 /// Attaches to the workers, records until the time is up or a signal comes, and writes the results.
 ///
@@ -93,6 +62,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     }
     let stop = stop_flag()?;
     prepare_signals().map_err(AttachError::Signals)?;
+    let steering = Steering::start(options)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
     let requests = Rc::new(Requests::new(options)?);
@@ -134,13 +104,16 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         recorder,
         output,
         highlights: Highlights::default(),
+        steering,
+        is_announced: false,
         trap_ns,
+        program_ns: 0.0,
         requests_recorded: 0,
         errors: BTreeMap::new(),
     };
     run.warn_of_exact();
     run.engine.permit_forced();
-    run.workers.switch(&run.engine, Some(options.mode))?;
+    run.follow_schedule()?;
     run.follow_first(&found)?;
     run.announce();
     run.watch(&mut follower, &stop)?;
@@ -156,8 +129,13 @@ struct Run<'a> {
     output: Output,
     dumps: Dumps,
     highlights: Highlights,
+    steering: Steering,
+    /// Whether people know of the mode.
+    is_announced: bool,
     /// What the trap of one hit costs, in ns; `None` where it could not be measured.
     trap_ns: Option<f64>,
+    /// What the program of one hit takes, in ns, as timed so far.
+    program_ns: f64,
     requests_recorded: u64,
     errors: BTreeMap<String, u64>,
 }
@@ -168,7 +146,7 @@ impl Run<'_> {
         let mut first_error = None;
         for worker in found {
             if let Err(error) = self.follow(worker) {
-                self.count_error(&error);
+                self.count_cause(&error);
                 first_error.get_or_insert(error);
             }
         }
@@ -186,7 +164,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn announce(&self) {
+    fn announce(&mut self) {
+        self.is_announced = true;
         if self.options.quiet {
             return;
         }
@@ -196,8 +175,16 @@ impl Run<'_> {
             .iter()
             .map(|version| format!("{}.{}.{}", version.major, version.minor, version.patch))
             .collect();
-        let mode = self.options.mode.as_str();
+        if let Some(error) = &self.steering.unreachable {
+            eprintln!("`memprof mode` and `memprof disable` can't reach this run: {error}");
+        }
         let out = self.options.out.display();
+        let Some(mode) = self.workers.mode() else {
+            let reason = self.steering.reason();
+            eprintln!("not attached yet: {reason}; records go to {out}");
+            return;
+        };
+        let mode = mode.as_str();
         match self.workers.len() {
             0 => eprintln!(
                 "attached in {mode} mode, to no worker yet: there is none, each is followed as it \
@@ -242,6 +229,7 @@ impl Run<'_> {
             if looked.elapsed() >= LOOK_AT_WORKERS {
                 looked = Instant::now();
                 self.look_at_workers(follower)?;
+                self.steer()?;
             }
             if described.elapsed() >= DESCRIBE_ANEW {
                 described = Instant::now();
@@ -276,7 +264,7 @@ impl Run<'_> {
             // Its start is in the ring by now.
             self.take_all_events()?;
             let is_recorded = in_time.unwrap_or_else(|error| {
-                self.count_error(&error.into());
+                self.count_cause(&error);
                 false
             });
             let mut recorder = self.recorder.borrow_mut();
@@ -300,7 +288,7 @@ impl Run<'_> {
                         continue;
                     }
                     if let Err(error) = self.workers.request_started(&self.engine, pid) {
-                        self.count_error(&FollowError::from(error));
+                        self.count_cause(&error);
                     }
                 }
                 Step::AtMoment(snapshot) => {
@@ -317,6 +305,7 @@ impl Run<'_> {
                     if !finished.is_meant {
                         continue;
                     }
+                    self.judge(&finished);
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
@@ -359,16 +348,17 @@ impl Run<'_> {
         }
         for worker in change.appeared {
             if let Err(error) = self.follow(&worker) {
-                self.count_error(&error);
+                self.count_cause(&error);
             }
         }
         self.workers.give_up_waiting(&self.engine);
         Ok(())
     }
 
-    fn count_error(&mut self, error: &FollowError) {
+    /// Counts an error by its text.
+    fn count_cause(&mut self, error: &dyn std::error::Error) {
         let mut text = error.to_string();
-        let mut source = std::error::Error::source(error);
+        let mut source = error.source();
         while let Some(cause) = source {
             text = format!("{text}: {cause}");
             source = cause.source();
@@ -404,7 +394,7 @@ impl Run<'_> {
         let duration = Duration::try_from(summary.ended.duration_since(started));
         if !self.options.quiet {
             eprint!("{}", self.highlights);
-            print_summary(&summary, &self.options.out);
+            closing::print(&summary, &self.options.out);
         }
         self.output.close(duration.unwrap_or_default(), &summary)?;
         Ok(())
@@ -460,111 +450,8 @@ impl Run<'_> {
             },
             lost_events: Some(lost),
             errors,
-            overhead: self.overhead(counts),
+            overhead: overhead(self.trap_ns, counts),
+            guard: self.steering.findings().to_vec(),
         }
     }
-
-    /// Hits times cost: the trap as calibrated, the program as timed on a sample of the hits.
-    fn overhead(&self, counts: &Counts) -> Option<Overhead> {
-        let trap = self.trap_ns?;
-        let program = if counts.timed_hits == 0 {
-            0.0
-        } else {
-            counts.timed_ns as f64 / counts.timed_hits as f64
-        };
-        let method = format!(
-            "{trap:.0} ns for the trap (measured at attach on an emulated instruction), {program:.0} ns \
-             for the program (measured on {} hits); what they displace from the processor's caches \
-             is not in it",
-            counts.timed_hits
-        );
-        Some(Overhead::new(
-            counts.hits,
-            trap + program,
-            method,
-            counts.requests,
-        ))
-    }
-}
-
-fn print_summary(summary: &Summary, out: &Path) {
-    eprintln!(
-        "{} requests seen, {} recorded in full; records in {}",
-        summary.requests_seen,
-        summary.requests_recorded,
-        out.display()
-    );
-    for (record, count) in &summary.records {
-        eprintln!("  {count} {record} records");
-    }
-    let lost = summary.lost_events.iter().flatten();
-    for (cause, count) in lost {
-        eprintln!(
-            "  lost: {count} of {} events ({cause})",
-            summary.events.sent
-        );
-    }
-    for (cause, count) in &summary.errors {
-        eprintln!("  error: {count} x {cause}");
-    }
-    if let Some(overhead) = &summary.overhead {
-        let per_request = overhead
-            .ms_per_request
-            .map_or(String::new(), |ms| format!(", {ms:.3} ms a request"));
-        eprintln!(
-            "  overhead: {} hits at {:.0} ns{per_request}: {}",
-            overhead.hits, overhead.ns_per_hit, overhead.method
-        );
-    }
-}
-
-/// Set by the first Ctrl-C or SIGTERM; the second ends the process at once.
-fn stop_flag() -> Result<Arc<AtomicBool>, AttachError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(AttachError::Signals)?;
-    }
-    Ok(stop)
-}
-
-fn sink(recorder: &Rc<RefCell<Recorder>>) -> Sink {
-    let recorder = Rc::clone(recorder);
-    Rc::new(RefCell::new(move |event: super::ebpf::Event<'_>| {
-        recorder.borrow_mut().event(event);
-    }))
-}
-
-fn attach_kind(options: &AttachOptions) -> Attach {
-    let release = nix::sys::utsname::uname();
-    let release = release
-        .ok()
-        .and_then(|name| name.release().to_str().map(str::to_owned));
-    let mut numbers = release
-        .as_deref()
-        .unwrap_or_default()
-        .split(|letter: char| !letter.is_ascii_digit())
-        .map_while(|number| number.parse().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if options.single_uprobes || version < UPROBE_MULTI_KERNEL {
-        Attach::Single
-    } else {
-        Attach::Multi
-    }
-}
-
-/// Seconds from the start of CLOCK_MONOTONIC to 1970, negated: adding it makes Unix time.
-fn unix_offset() -> f64 {
-    seconds(ClockId::CLOCK_REALTIME) - monotonic_seconds()
-}
-
-fn monotonic_seconds() -> f64 {
-    seconds(ClockId::CLOCK_MONOTONIC)
-}
-
-fn seconds(clock: ClockId) -> f64 {
-    clock_gettime(clock).map_or(0.0, |time| {
-        time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
-    })
 }

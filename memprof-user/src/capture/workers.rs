@@ -35,6 +35,8 @@ const ARMED_FOR: Duration = Duration::from_secs(30);
 pub struct Workers {
     /// `None` while no probe is held.
     mode: Option<Mode>,
+    /// One sample in so many is taken of those configured.
+    one_in: u32,
     options: AttachOptions,
     requests: Rc<Requests>,
     /// As [`Watch::tail_lengths`](super::watch::Watch::tail_lengths) has them.
@@ -64,6 +66,7 @@ impl Workers {
     ) -> Self {
         Self {
             mode: None,
+            one_in: 1,
             options: options.clone(),
             requests,
             watched_lengths,
@@ -130,7 +133,7 @@ impl Workers {
         if self.stays_armed(mode) {
             followed.attach_growth(engine, mode)?;
             followed.armed = None;
-            return engine.arm_share(pid, self.options.sample_rate_in(mode));
+            return engine.arm_share(pid, self.sample_rate(mode));
         }
         engine.disarm(pid);
         followed.release_growth(engine, &self.detacher);
@@ -139,6 +142,27 @@ impl Workers {
             // What is forced in it is counted as untraced.
             _ => Ok(()),
         }
+    }
+
+    /// The share of the requests that are recorded in full now, 0 to 1.
+    fn sample_rate(&self, mode: Mode) -> f64 {
+        self.options.sample_rate_in(mode) / f64::from(self.one_in)
+    }
+
+    /// Takes one sample in so many of those configured, from now on.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn thin(&mut self, engine: &Engine, one_in: u32) -> Result<(), EngineError> {
+        self.one_in = one_in;
+        self.sampler.set_rate(self.sample_rate(Mode::Light));
+        let Some(mode) = self.mode.filter(|mode| self.stays_armed(*mode)) else {
+            return Ok(());
+        };
+        for pid in self.followed.keys() {
+            engine.arm_share(*pid, self.sample_rate(mode))?;
+        }
+        Ok(())
     }
 
     fn stays_armed(&self, mode: Mode) -> bool {
@@ -158,7 +182,7 @@ impl Workers {
         &mut self,
         engine: &Engine,
         mode: Option<Mode>,
-    ) -> Result<Vec<FollowError>, EngineError> {
+    ) -> Result<Vec<(i32, FollowError)>, EngineError> {
         let before = std::mem::replace(&mut self.mode, mode);
         // What the one before held goes on.
         self.tracer = None;
@@ -185,7 +209,7 @@ impl Workers {
                 }
                 Err(error) => {
                     self.ended.forget(engine, pid);
-                    errors.push(error);
+                    errors.push((pid, error));
                 }
             }
         }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, ExitError};
-use super::target::TargetArgs;
+use super::target::{RunFolderArgs, TargetArgs};
 use super::values;
-use crate::capture::{AttachOptions, DumpPolicy, Force, Mode, OwnCheckpoint, Threshold};
+use crate::capture::{
+    AttachOptions, DumpPolicy, Force, GuardPolicy, Mode, OwnCheckpoint, Threshold, Window,
+};
 use crate::fpm::Target;
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
@@ -23,6 +25,27 @@ pub(super) struct AttachArgs {
     /// How much is recorded
     #[arg(long, value_enum, default_value = "light")]
     mode: ModeArg,
+    /// Work at this time of the day only, in local time: 18:30-19:15; may be given several times. With a mode
+    /// (18:30-19:15=aggressive) it says which mode then, and leaves the rest of the day as it is
+    #[arg(long, value_name = "FROM-TO[=MODE]")]
+    window: Vec<Window>,
+    /// Aggressive mode only while a worker's heap is past this, light mode otherwise: 'peak > 75%'
+    #[arg(long, value_name = "CONDITION", value_parser = values::peak)]
+    when: Option<Threshold>,
+    /// Step down when requests take longer by so many milliseconds [default: 50, in light mode 5]
+    #[arg(long, value_name = "MS", value_parser = values::milliseconds)]
+    max_overhead: Option<f64>,
+    /// So many requests in a row above --max-overhead are too many; 0 never steps down
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max_overhead_requests: u32,
+    /// Step down when memprof itself needs more memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    max_memory: u32,
+    /// Take fewer samples when memprof itself needs more of one processor, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 20)]
+    max_cpu: u32,
+    #[command(flatten)]
+    run: RunFolderArgs,
     /// Detach after this time: 60, 60s, 10m, 1h; without it Ctrl-C ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration, required_if_eq("mode", "exact"))]
     duration: Option<Duration>,
@@ -133,6 +156,11 @@ impl AttachArgs {
             ModeArg::Exact => Mode::Exact,
         };
         check_order(self.warning, self.critical)?;
+        if self.when.is_some() && mode != Mode::Aggressive {
+            return Err(usage(
+                "--when is about aggressive mode: add --mode aggressive",
+            ));
+        }
         Ok(AttachOptions {
             sample_rate: self.sample_rate,
             force: Force {
@@ -148,6 +176,16 @@ impl AttachArgs {
             },
             target,
             mode,
+            windows: self.window,
+            when: self.when,
+            guard: GuardPolicy {
+                is_on: self.max_overhead_requests > 0,
+                max_overhead_ms: self.max_overhead,
+                requests_in_a_row: self.max_overhead_requests.max(1),
+                most_memory_bytes: u64::from(self.max_memory) << 20,
+                most_cpu: f64::from(self.max_cpu) / 100.0,
+            },
+            run_folder: self.run.run_folder,
             duration: self.duration,
             log: self.log,
             json: self.json,

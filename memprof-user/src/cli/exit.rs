@@ -24,8 +24,8 @@ pub enum Exit {
     Denied = 4,
     /// 5: this PHP or this kernel is not supported.
     Unsupported = 5,
-    /// 6: stopped by the overhead guard.
-    OverheadGuard = 6,
+    /// 6: memprof is disabled by its operator.
+    Disabled = 6,
 }
 
 /// The same for `--help`.
@@ -37,7 +37,7 @@ EXIT STATUS:
   3  no such pool or worker
   4  permission or capability missing
   5  unsupported PHP or kernel
-  6  stopped by the overhead guard";
+  6  disabled by `memprof disable`";
 
 /// An error of a verb that has an exit status of its own.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,7 @@ impl Exit {
             }
             AttachError::PidNamespace => Some(Self::Unsupported),
             AttachError::Targeting(_) => Some(Self::Usage),
+            AttachError::Disabled(_) => Some(Self::Disabled),
             AttachError::Output(_) | AttachError::Signals(_) | AttachError::Threads(_) => None,
         }
     }

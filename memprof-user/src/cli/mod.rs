@@ -3,10 +3,12 @@
 mod analyze;
 mod attach;
 mod diff;
+mod disable;
 mod doctor;
 mod dump;
 mod exit;
 mod list;
+mod mode;
 mod table;
 mod target;
 mod values;
@@ -32,6 +34,9 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     Attach(attach::AttachArgs),
     Dump(dump::DumpArgs),
+    Mode(mode::ModeArgs),
+    Disable(disable::DisableArgs),
+    Enable(disable::EnableArgs),
     Analyze(analyze::AnalyzeArgs),
     Diff(diff::DiffArgs),
 }
@@ -47,6 +52,9 @@ impl Cli {
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Attach(attach) => attach.run(self.quiet),
             Verb::Dump(dump) => dump.run(self.quiet),
+            Verb::Mode(mode) => mode.run(),
+            Verb::Disable(disable) => disable.run(self.quiet),
+            Verb::Enable(enable) => enable.run(self.quiet),
             Verb::Analyze(analyze) => analyze.run(self.quiet),
             Verb::Diff(diff) => diff.run(),
         }

@@ -41,6 +41,23 @@ pub(super) fn threshold(text: &str) -> Result<Threshold, String> {
     parsed.ok_or_else(|| "want MiB (1536) or a share of the worker's memory_limit (75%)".to_owned())
 }
 
+/// Milliseconds above 0: `50`, `0.5`
+pub(super) fn milliseconds(text: &str) -> Result<f64, String> {
+    let parsed = text
+        .parse()
+        .ok()
+        .filter(|ms| *ms > 0.0 && f64::is_finite(*ms));
+    parsed.ok_or_else(|| "want milliseconds above 0: 50".to_owned())
+}
+
+/// `peak > 75%`: a threshold that a worker is past
+pub(super) fn peak(text: &str) -> Result<Threshold, String> {
+    let wanted = "want 'peak > 75%' or 'peak > 1536'";
+    let rest = text.trim().strip_prefix("peak").map(str::trim_start);
+    let past = rest.and_then(|rest| rest.strip_prefix('>')).ok_or(wanted)?;
+    threshold(past.trim()).map_err(|_| wanted.to_owned())
+}
+
 /// `0` to `1`
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let parsed = text
@@ -144,6 +161,16 @@ mod tests {
         }
         for text in ["", "boot", "=f", "boot=", "a b=f", "a\"=f"] {
             assert!(checkpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_about_the_peak() {
+        for text in ["peak > 75%", "peak>75%", " peak  >  75% "] {
+            assert_eq!(peak(text), Ok(Threshold::ShareOfLimit(0.75)), "{text}");
+        }
+        for text in ["", "75%", "peak", "peak < 75%", "peak > x", "peaks > 75%"] {
+            assert!(peak(text).is_err(), "{text}");
         }
     }
 
