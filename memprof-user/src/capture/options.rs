@@ -3,12 +3,15 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 #[cfg(feature = "ebpf")]
-use memprof_ebpf::{HoldConfig, Level};
+use memprof_ebpf::{HoldConfig, Level as HeapLevel};
 
 use serde::{Deserialize, Serialize};
 
 use super::windows::Window;
-use crate::fpm::Target;
+use crate::{
+    fpm::Target,
+    record::{Level, store::Keep},
+};
 
 /// What `memprof attach` is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,12 @@ pub struct AttachOptions {
     pub critical: Threshold,
     /// Checkpoints of the operator's own.
     pub checkpoints: Vec<OwnCheckpoint>,
+    /// Records that are not written, by [`Record::NAME`](crate::record::Record::NAME).
+    pub without: Vec<String>,
+    /// The lowest level of the lines that go to the log.
+    pub log_level: Level,
+    /// Which records of the folder are kept.
+    pub keep: Keep,
     /// The channel in log lines: `production.WARNING`.
     pub app_env: String,
     /// The size of the kernel's ring buffer in bytes.
@@ -73,8 +82,8 @@ impl AttachOptions {
         let Some(policy) = &self.dumps else {
             return HoldConfig {
                 wanted: 0,
-                hold: Level::NEVER,
-                critical: Level::NEVER,
+                hold: HeapLevel::NEVER,
+                critical: HeapLevel::NEVER,
             };
         };
         HoldConfig {
@@ -250,12 +259,12 @@ impl Threshold {
 #[cfg(feature = "ebpf")]
 impl Threshold {
     /// For the kernel side; never below that share of the limit.
-    fn level(self, least_share: f64) -> Level {
+    fn level(self, least_share: f64) -> HeapLevel {
         let (floor, share) = match self {
             Self::Bytes(bytes) => (bytes, least_share),
             Self::ShareOfLimit(share) => (0, share.max(least_share)),
         };
-        Level {
+        HeapLevel {
             floor,
             share: (share * 2_f64.powi(32)).ceil() as u64,
             without_limit: self.bytes(u64::MAX),

@@ -99,6 +99,20 @@ impl Output {
         })
     }
 
+    /// Takes records away that are too old or too many, and puts a long log aside. What fails is counted.
+    pub fn tidy(&mut self) {
+        let now = Timestamp::now();
+        let aside = match self.options.log {
+            // Another's log is another's to rotate.
+            Some(_) => Ok(()),
+            None => self.store.rotate_log(now),
+        };
+        let cleaned = aside.and_then(|()| self.store.clean(self.options.keep, now));
+        if let Err(error) = cleaned {
+            self.count_error(&error.to_string());
+        }
+    }
+
     /// The guard found something.
     ///
     /// # Errors
@@ -219,14 +233,19 @@ impl Output {
         record: &R,
         external: &impl Serialize,
     ) -> Result<(), OutputError> {
+        if self.options.without.iter().any(|name| name == R::NAME) {
+            return Ok(());
+        }
         let now = Timestamp::now();
         *self.records.entry(R::NAME.to_owned()).or_default() += 1;
-        let time = now.to_zoned(TimeZone::UTC).datetime();
-        let written = LogLine::new(time, &self.options.app_env, record)
-            .map_err(LogError::from)
-            .and_then(|line| self.log.append(&line));
-        if let Err(error) = written {
-            self.count_error(&error.to_string());
+        if R::LEVEL >= self.options.log_level {
+            let time = now.to_zoned(TimeZone::UTC).datetime();
+            let written = LogLine::new(time, &self.options.app_env, record)
+                .map_err(LogError::from)
+                .and_then(|line| self.log.append(&line));
+            if let Err(error) = written {
+                self.count_error(&error.to_string());
+            }
         }
         self.print(now, record, external)
     }

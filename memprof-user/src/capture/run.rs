@@ -47,7 +47,7 @@ const LOOK_AT_WORKERS: Duration = Duration::from_millis(250);
 /// How often stacks are described anew. opcache_reset() and a restart of opcache put other code at
 /// the addresses by which the kernel side knows functions, and nothing tells of it.
 const DESCRIBE_ANEW: Duration = Duration::from_secs(60);
-/// The time in which `--force-limit` forced requests are recorded at most.
+/// The time in which `--force-limit` forced requests are recorded at most; as often the folder is tidied.
 const PERMIT_FORCED: Duration = Duration::from_secs(60);
 /// How often the line on the terminal is renewed.
 const STATUS: Duration = Duration::from_secs(1);
@@ -113,6 +113,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     };
     run.warn_of_exact();
     run.engine.permit_forced();
+    run.output.tidy();
     run.follow_schedule()?;
     run.follow_first(&found)?;
     run.announce();
@@ -238,6 +239,7 @@ impl Run<'_> {
             if permitted.elapsed() >= PERMIT_FORCED {
                 permitted = Instant::now();
                 self.engine.permit_forced();
+                self.output.tidy();
             }
             if status && shown.elapsed() >= STATUS {
                 shown = Instant::now();

@@ -12,6 +12,7 @@ use crate::capture::{
     AttachOptions, DumpPolicy, Force, GuardPolicy, Mode, OwnCheckpoint, Threshold, Window,
 };
 use crate::fpm::Target;
+use crate::record::{Level, store::Keep};
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
 #[derive(Args, Debug)]
@@ -35,15 +36,33 @@ pub(super) struct AttachArgs {
     /// Step down when requests take longer by so many milliseconds [default: 50, in light mode 5]
     #[arg(long, value_name = "MS", value_parser = values::milliseconds)]
     max_overhead: Option<f64>,
-    /// So many requests in a row above --max-overhead are too many; 0 never steps down
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    /// So many requests in a row above --max-overhead are too many
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     max_overhead_requests: u32,
+    /// Never step down, whatever the requests' overhead
+    #[arg(long)]
+    no_guard: bool,
     /// Step down when memprof itself needs more memory, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     max_memory: u32,
     /// Take fewer samples when memprof itself needs more of one processor, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 20)]
     max_cpu: u32,
+    /// Take settings from this file, where the command line says nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Do not write these records: checkpoint, sample, models, query, scopes; may be given several times
+    #[arg(long, value_name = "RECORD")]
+    without: Vec<String>,
+    /// The lowest level of the lines in the log: info, warning, critical
+    #[arg(long, value_name = "LEVEL", value_parser = values::level, default_value = "info")]
+    log_level: Level,
+    /// Take records of the folder away after so many days
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    cleanup_days: u32,
+    /// Take the oldest records of the folder away beyond so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    max_disk: u32,
     #[command(flatten)]
     run: RunFolderArgs,
     /// Detach after this time: 60, 60s, 10m, 1h; without it Ctrl-C ends
@@ -178,10 +197,16 @@ impl AttachArgs {
             mode,
             windows: self.window,
             when: self.when,
+            without: self.without,
+            log_level: self.log_level,
+            keep: Keep {
+                bytes: u64::from(self.max_disk) << 20,
+                age: Duration::from_secs(u64::from(self.cleanup_days) * 24 * 60 * 60),
+            },
             guard: GuardPolicy {
-                is_on: self.max_overhead_requests > 0,
+                is_on: !self.no_guard,
                 max_overhead_ms: self.max_overhead,
-                requests_in_a_row: self.max_overhead_requests.max(1),
+                requests_in_a_row: self.max_overhead_requests,
                 most_memory_bytes: u64::from(self.max_memory) << 20,
                 most_cpu: f64::from(self.max_cpu) / 100.0,
             },

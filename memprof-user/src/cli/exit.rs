@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::table::printable;
 use crate::binary::BinaryError;
+use crate::config::ConfigError;
 use crate::fpm::{FpmError, LiveError};
 use crate::zend::ZendError;
 
@@ -66,6 +67,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<FpmError>() {
             return Self::of_process(error);
+        }
+        if cause.is::<ConfigError>() {
+            return Some(Self::Usage);
         }
         if let Some(error) = cause.downcast_ref::<LiveError>() {
             return Self::of_php(error);

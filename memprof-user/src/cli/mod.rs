@@ -2,6 +2,7 @@
 
 mod analyze;
 mod attach;
+mod config;
 mod diff;
 mod disable;
 mod doctor;
@@ -19,7 +20,7 @@ pub use exit::{Exit, ExitError, explain};
 
 /// Tells, on a live server, what in a PHP application eats the memory
 #[derive(Parser, Debug)]
-#[command(version, after_help = exit::HELP, propagate_version = true)]
+#[command(version, after_help = exit::HELP, propagate_version = true, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -42,6 +43,21 @@ enum Verb {
 }
 
 impl Cli {
+    /// The command line of this process and, for a verb that takes settings, what the configuration and the
+    /// environment say beside it.
+    ///
+    /// A command line that makes no sense ends the process, as clap has it.
+    ///
+    /// # Errors
+    /// The configuration makes no sense.
+    pub fn of_process() -> anyhow::Result<Self> {
+        let cli = Self::parse();
+        match &cli.verb {
+            Verb::Attach(attach) => config::with_settings(attach.config.as_deref()),
+            _ => Ok(cli),
+        }
+    }
+
     /// Does what the command line says.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::capture::{CheckpointAt, OwnCheckpoint, Threshold};
+use crate::record::Level;
 
 /// `60`, `60s`, `10m`, `1h30m`
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -39,6 +40,16 @@ pub(super) fn threshold(text: &str) -> Result<Threshold, String> {
             .map(|bytes| Threshold::Bytes(bytes as u64))
     };
     parsed.ok_or_else(|| "want MiB (1536) or a share of the worker's memory_limit (75%)".to_owned())
+}
+
+/// A level by the names that Monolog has for them; those that memprof does not write count as the next
+pub(super) fn level(text: &str) -> Result<Level, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" | "info" => Ok(Level::Info),
+        "notice" | "warning" => Ok(Level::Warning),
+        "error" | "critical" | "alert" | "emergency" => Ok(Level::Critical),
+        _ => Err("want info, warning or critical".to_owned()),
+    }
 }
 
 /// Milliseconds above 0: `50`, `0.5`

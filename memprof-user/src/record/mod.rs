@@ -33,7 +33,7 @@ pub mod time;
 pub mod units;
 
 /// How serious a log line is, by the names that Monolog writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
     /// For information.
