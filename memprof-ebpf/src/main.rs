@@ -10,6 +10,7 @@
 mod call;
 mod class;
 mod exact;
+mod fastcgi;
 mod freeze;
 mod growth;
 mod heap;
@@ -23,6 +24,7 @@ mod repeat;
 mod request;
 mod resolve;
 mod stack;
+mod target;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

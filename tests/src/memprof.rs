@@ -143,6 +143,26 @@ impl Memprof {
         parse(&String::from_utf8_lossy(&bytes[..end]))
     }
 
+    /// Waits until it has told people something with this text; what it told until then.
+    ///
+    /// # Errors
+    /// When it has not after 60 s, or has ended.
+    pub fn wait_for_line(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.errors.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push_str(&line);
+                    if line.contains(text) {
+                        return Ok(line);
+                    }
+                }
+                Err(_) => bail!("memprof did not say {text:?}; it said:\n{}", self.seen),
+            }
+        }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
