@@ -169,6 +169,8 @@ pub struct CheckpointEvent {
     pub cached_chunks: u32,
     /// [`crate::WorkerState::lost`]
     pub lost: u64,
+    /// [`crate::WorkerState::hits`]
+    pub hits: u64,
     /// For [`Moment::LimitError`]: the bytes asked for.
     pub tried: u64,
     /// For [`Moment::LimitError`] and [`Moment::ChunkTaken`]: the stack, or 0.

@@ -65,6 +65,7 @@ pub fn checkpoint(worker: &mut Worker, pid: u32, moment: Moment) -> CheckpointEv
         chunks,
         cached_chunks,
         lost: worker.state.lost,
+        hits: worker.state.hits,
         tried: UNKNOWN,
         stack: 0,
     }

@@ -8,10 +8,14 @@
 pub mod cookie;
 mod event;
 mod hold;
+mod pattern;
+mod targeting;
 mod worker;
 
 pub use event::*;
 pub use hold::*;
+pub use pattern::{MOST_STEPS, Matching};
+pub use targeting::*;
 pub use worker::*;
 
 /// Frames recorded of a stack, counted from the innermost; what lies further out is marked as cut.

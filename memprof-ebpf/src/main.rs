@@ -5,13 +5,16 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod call;
 mod class;
 mod exact;
+mod fastcgi;
 mod freeze;
 mod growth;
 mod heap;
+mod hit;
 mod id;
 mod include;
 mod maps;
@@ -21,6 +24,7 @@ mod repeat;
 mod request;
 mod resolve;
 mod stack;
+mod target;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -3,16 +3,18 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::bpf_map_type::BPF_MAP_TYPE_RINGBUF,
-    btf_maps::{HashMap, LruHashMap},
+    bindings::bpf_map_type::{BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+        generated::{
+            bpf_map_pop_elem, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+        },
     },
     macros::btf_map,
 };
 use bytemuck::Pod;
-use memprof_ebpf::{ExactCount, ExactKey, Header, WATCHED_TAIL, Worker};
+use memprof_ebpf::{ExactCount, ExactKey, Header, Targeting, WATCHED_TAIL, Worker};
 
 /// The workers that the agent follows, by process id.
 #[btf_map]
@@ -22,6 +24,9 @@ pub static WORKERS: HashMap<u32, Worker, 1024> = HashMap::new();
 #[btf_map]
 pub static ARMED: HashMap<u32, u32, 1024> = HashMap::new();
 
+/// Which requests may be recorded.
+#[btf_map]
+pub static TARGETING: Array<Targeting, 1> = Array::new();
 /// Whether the agent traces a worker: [`memprof_ebpf::Hold`] by process id.
 #[btf_map]
 pub static HELD: HashMap<u32, u32, 1024> = HashMap::new();
@@ -39,35 +44,45 @@ pub static WATCHED_FILES: HashMap<[u8; WATCHED_TAIL], u32, 64> = HashMap::new();
 #[btf_map]
 pub static EXACT: HashMap<ExactKey, ExactCount, 262144> = HashMap::new();
 
+/// Whether a program runs on this processor, by its number.
+#[btf_map]
+pub static BUSY: PerCpuArray<u64, 8> = PerCpuArray::new();
+
 /// The events. The agent sets the size before loading.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
-pub static EVENTS: Ring = Ring {
-    r#type: core::ptr::null(),
-    max_entries: core::ptr::null(),
-};
+pub static EVENTS: Ring<{ 32 << 20 }> = Ring::new();
+
+/// Workers that stop for a forced request: what the agent has to look at now.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static URGENT: Ring<4096> = Ring::new();
 
 /// Workers to hold: [`memprof_ebpf::HoldOrder`]. Apart from the events, because it wakes the agent.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
-pub static HOLD_ORDERS: Ring = Ring {
-    r#type: core::ptr::null(),
-    max_entries: core::ptr::null(),
-};
+pub static HOLD_ORDERS: Ring<{ 64 << 10 }> = Ring::new();
 
 /// A ring buffer's definition as libbpf reads it from the type information: each number is the
 /// length of an array. aya-ebpf's own has a key of type `()`, an integer without bytes, for which
 /// the kernel refuses the object's whole type information.
 #[repr(C)]
-pub struct Ring {
+pub struct Ring<const BYTES: usize> {
     r#type: *const [i32; BPF_MAP_TYPE_RINGBUF as usize],
-    max_entries: *const [i32; 32 << 20],
+    max_entries: *const [i32; BYTES],
 }
 
 // SAFETY: the fields are never looked at.
-unsafe impl Sync for Ring {}
+unsafe impl<const BYTES: usize> Sync for Ring<BYTES> {}
 
-impl Ring {
+impl<const BYTES: usize> Ring<BYTES> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            max_entries: core::ptr::null(),
+        }
+    }
+
     fn map(&self) -> *mut c_void {
         (&raw const *self).cast_mut().cast()
     }
@@ -87,24 +102,57 @@ impl Ring {
         worker.state.sent += 1;
     }
 
-    /// Sends a record and wakes the agent for it. A ring that is full has woken it already.
-    #[inline(always)]
-    pub fn wake<T: Pod>(&self, record: &T) {
-        self.output((record as *const T).cast(), size_of::<T>() as u64, WAKEUP);
-    }
-
     /// Copies `length` bytes into the ring; whether there was room.
     #[inline(always)]
-    fn output(&self, bytes: *const u8, length: u64, wakeup: u64) -> bool {
+    fn output(&self, bytes: *const u8, length: u64, flags: u64) -> bool {
         // SAFETY: the callers pass a pointer to at least `length` bytes; the verifier checks it.
-        unsafe { bpf_ringbuf_output(self.map(), bytes.cast_mut().cast(), length, wakeup) == 0 }
+        unsafe { bpf_ringbuf_output(self.map(), bytes.cast_mut().cast(), length, flags) == 0 }
+    }
+
+    /// Hands the agent a record, and wakes it. A ring that is full has woken it already.
+    #[inline(always)]
+    pub fn wake<T: Pod>(&self, record: &T) {
+        let bytes = (record as *const T).cast();
+        self.output(bytes, size_of::<T>() as u64, FORCE_WAKEUP);
+    }
+}
+
+/// One for each forced request that may yet be recorded in this minute. The agent sets the size
+/// before loading, and fills it.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static PERMITS: Permits = Permits {
+    r#type: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    value_size: core::ptr::null(),
+};
+
+/// A queue's definition, as [`Ring`] is a ring buffer's.
+#[repr(C)]
+pub struct Permits {
+    r#type: *const [i32; BPF_MAP_TYPE_QUEUE as usize],
+    max_entries: *const [i32; 1],
+    value_size: *const [i32; size_of::<u32>()],
+}
+
+// SAFETY: the fields are never looked at.
+unsafe impl Sync for Permits {}
+
+impl Permits {
+    /// Takes a permit; whether there was one.
+    #[inline(always)]
+    pub fn take(&self) -> bool {
+        let mut permit = 0_u32;
+        let map = (&raw const *self).cast_mut().cast();
+        // SAFETY: there is room for the map's value.
+        unsafe { bpf_map_pop_elem(map, (&raw mut permit).cast()) == 0 }
     }
 }
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself; a wake-up an event would cost more than the event.
 const NO_WAKEUP: u64 = 1;
 /// `BPF_RB_FORCE_WAKEUP`
-const WAKEUP: u64 = 2;
+const FORCE_WAKEUP: u64 = 2;
 
 /// The worker that the program runs in, if the agent follows it.
 #[inline(always)]

@@ -2,68 +2,34 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    ARMED_ONCE, CheckpointEvent, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent,
-    TIMED_EVERY, Worker, cookie,
+    CheckpointEvent, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, Worker, cookie,
 };
 
 use crate::{
+    fastcgi::{HTTP_HOST, HTTPS, REQUEST_METHOD, REQUEST_URI, environment},
     freeze,
     heap::checkpoint,
-    maps::{ARMED, EVENTS, current_worker, header, send},
+    hit::{Program, in_worker},
+    maps::{EVENTS, header, send},
     read::{read, read_c_string, read_text},
     registers::{Registers, spread_register},
     stack::identify,
+    target::{Choice, choose, stop},
 };
 
-/// `SG(request_info).request_method`, in every version.
-const REQUEST_METHOD: u64 = 8;
 /// `SG(request_info).path_translated`, in every version.
 const PATH_TRANSLATED: u64 = 40;
-/// `fcgi_request.env` (main/fastcgi.c, 7.4 to 8.6): a hash table of 128 chains comes first.
-const FCGI_ENVIRONMENT: u64 = 8296;
-/// `FCGI_HASH_TABLE_SIZE`
-const FCGI_CHAINS: u64 = 128;
-/// Links of a chain that are followed.
-const FCGI_CHAIN_LIMIT: u32 = 16;
-
-/// What a program does with a hit in a followed worker.
-///
-/// Plain functions, not closures: the kernel refuses the names that a closure's arguments get in
-/// the type information.
-pub type Hit = fn(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64);
-
-/// Runs `hit` if the worker is followed; one hit in [`TIMED_EVERY`] is timed.
-#[inline(always)]
-pub fn in_worker(context: *mut c_void, hit: Hit) -> u32 {
-    let Some((pid, worker)) = current_worker() else {
-        return 0;
-    };
-    let registers = Registers::of(context);
-    // SAFETY: the context is the program's own.
-    let cookie = unsafe { bpf_get_attach_cookie(context) };
-    if worker.state.hits & (TIMED_EVERY - 1) != 0 {
-        hit(pid, worker, registers, cookie);
-        return 0;
-    }
-    // SAFETY: a helper without arguments.
-    let start = unsafe { bpf_ktime_get_ns() };
-    hit(pid, worker, registers, cookie);
-    // SAFETY: as above.
-    worker.state.timed_ns += unsafe { bpf_ktime_get_ns() } - start;
-    worker.state.timed_hits += 1;
-    0
-}
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn request(context: *mut c_void) -> u32 {
-    in_worker(context, hit)
+    in_worker(context, Program::Request, hit)
 }
 
 /// Walks the PHP stack before it calls what has an event on its own: the kernel allows 512 bytes of stack for
 /// all functions that have not returned, and 6.1 rounds up each one's to 32.
+#[inline(never)]
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     match cookie::kind(cookie) {
         cookie::REQUEST_START => start(pid, worker),
@@ -96,24 +62,13 @@ fn start(pid: u32, worker: &mut Worker) {
     worker.state.hold_asked = 0;
     worker.state.limit_stopped = 0;
     worker.state.critical_seen = 0;
-    worker.state.recorded = u32::from(armed(pid));
+    let choice = choose(pid, worker);
+    worker.state.recorded = u32::from(choice != Choice::None);
     freeze::hold_for_end(worker, pid);
     send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
-}
-
-/// Whether this worker's request is to be recorded; an order for one request is used up.
-#[inline(always)]
-fn armed(pid: u32) -> bool {
-    // SAFETY: one word, copied at once.
-    match unsafe { ARMED.get(pid).copied() } {
-        None => false,
-        Some(ARMED_ONCE) => {
-            let _ = ARMED.remove(pid);
-            true
-        }
-        // SAFETY: a helper without arguments.
-        Some(share) => unsafe { bpf_get_prandom_u32() <= share },
+    if choice == Choice::Forced {
+        stop(pid, worker);
     }
 }
 
@@ -203,15 +158,15 @@ extern "C" fn send_request(worker: *mut Worker, pid: u32) -> u32 {
             .unwrap_or(0);
         }
         if server_context != 0 {
-            let uri = environment(worker, server_context, b"REQUEST_URI");
+            let uri = environment(worker, server_context, &REQUEST_URI);
             (*event).uri_length =
                 text::<{ PATH_BYTES as u64 }>(worker, (&raw mut (*event).uri).cast(), uri);
-            let host = environment(worker, server_context, b"HTTP_HOST");
+            let host = environment(worker, server_context, &HTTP_HOST);
             (*event).host_length =
                 text::<{ NAME_BYTES as u64 }>(worker, (&raw mut (*event).host).cast(), host);
             // Any value but "off" counts as it does for PHP frameworks; "off" alone has 3 letters.
-            let https = environment(worker, server_context, b"HTTPS");
-            (*event).https = u32::from(https.1 != 0 && https.1 != 3);
+            let https = environment(worker, server_context, &HTTPS);
+            (*event).https = u32::from(https.is_some_and(|(_, length)| length != 0 && length != 3));
         }
     }
     EVENTS.submit(worker, event);
@@ -220,46 +175,11 @@ extern "C" fn send_request(worker: *mut Worker, pid: u32) -> u32 {
 
 /// Copies a value of the environment; its length.
 #[inline(always)]
-fn text<const CAPACITY: u64>(worker: &mut Worker, to: *mut u8, (at, length): (u64, u64)) -> u32 {
-    if length == 0 {
-        return 0;
-    }
-    read_text::<CAPACITY>(worker, to, at, length).unwrap_or(0)
-}
-
-/// Where a variable's value is and how long, or zeros; as `fcgi_hash_get` of main/fastcgi.c looks it up.
-#[inline(always)]
-fn environment<const N: usize>(worker: &mut Worker, request: u64, name: &[u8; N]) -> (u64, u64) {
-    let hash = (u32::from(name[3]) << 2)
-        + (u32::from(name[N - 2]) << 4)
-        + (u32::from(name[N - 1]) << 2)
-        + N as u32;
-    let chain = request + FCGI_ENVIRONMENT + (u64::from(hash) & (FCGI_CHAINS - 1)) * 8;
-    let mut bucket = read::<u64>(worker, chain).unwrap_or(0);
-    for _ in 0..FCGI_CHAIN_LIMIT {
-        if bucket == 0 {
-            break;
+fn text<const CAPACITY: u64>(worker: &mut Worker, to: *mut u8, value: Option<(u64, u64)>) -> u32 {
+    match value {
+        Some((at, length)) if length != 0 => {
+            read_text::<CAPACITY>(worker, to, at, length).unwrap_or(0)
         }
-        // hash_value and var_len, var, val_len, val, next
-        let Some([start, variable, value_length, value, next]) = read::<[u64; 5]>(worker, bucket)
-        else {
-            break;
-        };
-        if start == u64::from(hash) | (N as u64) << 32 && is_name(worker, variable, name) {
-            return (value, value_length & 0xffff_ffff);
-        }
-        bucket = next;
+        _ => 0,
     }
-    (0, 0)
-}
-
-/// Whether the `N` bytes at `address` are this name.
-#[inline(always)]
-fn is_name<const N: usize>(worker: &mut Worker, address: u64, name: &[u8; N]) -> bool {
-    for (index, wanted) in name.iter().enumerate() {
-        if read::<u8>(worker, address + index as u64) != Some(*wanted) {
-            return false;
-        }
-    }
-    true
 }

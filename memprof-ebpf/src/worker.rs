@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     CallEvent, HoldConfig, HoldOrder, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent,
-    TYPE_CACHE, WINDOW_WORDS,
+    TEXT_BYTES, TYPE_CACHE, WINDOW_WORDS,
 };
 
 /// `[start, end)` in the worker's address space.
@@ -109,6 +109,10 @@ pub struct WorkerState {
     pub uncounted: u64,
     /// Reads of the worker's memory that failed.
     pub unreadable: u64,
+    /// Forced requests past the number that is recorded in a minute.
+    pub refused: u64,
+    /// Forced requests that could not be stopped, because the agent does not trace the worker.
+    pub untraced: u64,
     /// Hits whose time was measured: one in [`crate::TIMED_EVERY`].
     pub timed_hits: u64,
     /// Nanoseconds that these spent in the programs; the trap itself is not in it.
@@ -141,8 +145,10 @@ pub struct WorkerState {
     pub window: [u64; WINDOW_WORDS + 8],
     /// The registers at the probe, where one of them is named by number.
     pub registers: [u64; 32],
-    /// A path that has to be measured.
+    /// A path that has to be measured or compared.
     pub path: [u8; PATH_BYTES],
+    /// A text that is compared.
+    pub text: [u64; TEXT_BYTES / 8],
     /// Where a stack's event is put together.
     pub stack: StackEvent,
     /// The watched call that runs.

@@ -7,6 +7,7 @@
 pub mod binary;
 pub mod capture;
 pub mod cli;
+pub mod config;
 pub mod fpm;
 pub mod framework;
 pub mod profile;

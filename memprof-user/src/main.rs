@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use memprof_user::cli::{Cli, Exit, explain};
 
 fn main() -> ExitCode {
-    let exit = match Cli::parse().run() {
+    let exit = match Cli::of_process().and_then(Cli::run) {
         Ok(exit) => exit,
         Err(error) => {
             let exit = Exit::of(&error);

@@ -10,6 +10,7 @@ mod fpm;
 mod laravel;
 mod memprof;
 mod php;
+pub mod probes;
 mod process;
 
 use std::path::{Path, PathBuf};

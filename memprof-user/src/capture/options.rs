@@ -1,11 +1,17 @@
 //! What a run is to do, free of the command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 #[cfg(feature = "ebpf")]
-use memprof_ebpf::{HoldConfig, Level};
+use memprof_ebpf::{HoldConfig, Level as HeapLevel};
 
-use crate::fpm::Target;
+use serde::{Deserialize, Serialize};
+
+use super::windows::Window;
+use crate::{
+    fpm::Target,
+    record::{Level, store::Keep},
+};
 
 /// What `memprof attach` is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,10 +20,24 @@ pub struct AttachOptions {
     pub target: Target,
     /// How much is recorded.
     pub mode: Mode,
+    /// When it works, and in which mode then.
+    pub windows: Vec<Window>,
+    /// Aggressive mode only while a worker's heap is past this, light mode otherwise.
+    pub when: Option<Threshold>,
+    /// What memprof may cost.
+    pub guard: GuardPolicy,
+    /// The folder by which memprofs that run are reached.
+    pub run_folder: PathBuf,
     /// Detach after this time; `None` runs until a signal comes.
     pub duration: Option<Duration>,
-    /// The share of requests recorded in full, 0 to 1.
-    pub sample_rate: f64,
+    /// The share of requests recorded in full in that mode, 0 to 1; `None` for the mode's own.
+    pub sample_rate: Option<f64>,
+    /// What forces a request's recording in targeted mode.
+    pub force: Force,
+    /// Only requests of this method are recorded.
+    pub method: Option<String>,
+    /// Only requests whose path matches are recorded: `*` stands for any text, `?` for one byte.
+    pub path: Option<String>,
     /// The folder of the records.
     pub out: PathBuf,
     /// Where log lines go instead of `memprof.log` in that folder.
@@ -32,6 +52,12 @@ pub struct AttachOptions {
     pub critical: Threshold,
     /// Checkpoints of the operator's own.
     pub checkpoints: Vec<OwnCheckpoint>,
+    /// Records that are not written, by [`Record::NAME`](crate::record::Record::NAME).
+    pub without: Vec<String>,
+    /// The lowest level of the lines that go to the log.
+    pub log_level: Level,
+    /// Which records of the folder are kept.
+    pub keep: Keep,
     /// The channel in log lines: `production.WARNING`.
     pub app_env: String,
     /// The size of the kernel's ring buffer in bytes.
@@ -56,9 +82,9 @@ impl AttachOptions {
         let Some(policy) = &self.dumps else {
             return HoldConfig {
                 wanted: 0,
-                hold: Level::NEVER,
-                critical: Level::NEVER,
-                end: Level::NEVER,
+                hold: HeapLevel::NEVER,
+                critical: HeapLevel::NEVER,
+                end: HeapLevel::NEVER,
                 end_of_recorded: 0,
             };
         };
@@ -102,14 +128,91 @@ pub enum CheckpointAt {
 }
 
 /// How much is recorded, at what cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// A share of the requests in full, the peak and the chunk growth of every request.
     Light,
     /// Every request with its growth by stack.
     Aggressive,
+    /// Requests with a header in full, the peak and the chunk growth of every request.
+    Targeted,
     /// Every single allocation; slows the pool down many times.
     Exact,
+}
+
+/// What memprof may cost the workers and the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuardPolicy {
+    /// Whether the requests' overhead is bounded.
+    pub is_on: bool,
+    /// By how many ms a request may take longer; `None` for the mode's own bound.
+    pub max_overhead_ms: Option<f64>,
+    /// So many requests in a row above that are too many; 1 at least.
+    pub requests_in_a_row: u32,
+    /// The most resident memory of memprof itself, in bytes.
+    pub most_memory_bytes: u64,
+    /// The most processor time of memprof itself, as a share of one processor.
+    pub most_cpu: f64,
+}
+
+impl Default for GuardPolicy {
+    fn default() -> Self {
+        Self {
+            is_on: true,
+            max_overhead_ms: None,
+            requests_in_a_row: 10,
+            most_memory_bytes: 128 << 20,
+            most_cpu: 0.2,
+        }
+    }
+}
+
+impl GuardPolicy {
+    /// By how many ms a request may take longer in a mode; `None` without a bound.
+    #[must_use]
+    pub fn most_overhead_ms(&self, mode: Mode) -> Option<f64> {
+        let own = match mode {
+            Mode::Light => 5.0,
+            Mode::Aggressive | Mode::Targeted => 50.0,
+            // Who asks for it is told what it costs, and has to say for how long.
+            Mode::Exact => return None,
+        };
+        self.is_on.then(|| self.max_overhead_ms.unwrap_or(own))
+    }
+}
+
+/// The header that forces a request's recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Force {
+    /// Its name.
+    pub header: String,
+    /// What it has to hold; `None` where it only has to be there.
+    pub value: Option<String>,
+    /// Without a value: requests recorded in a minute at most, because any client can send a header.
+    pub most_a_minute: u32,
+}
+
+impl Default for Force {
+    fn default() -> Self {
+        Self {
+            header: "X-Force-Memory-Profile".to_owned(),
+            value: None,
+            most_a_minute: 30,
+        }
+    }
+}
+
+impl AttachOptions {
+    /// The share of requests recorded in full in a mode, 0 to 1.
+    #[must_use]
+    pub fn sample_rate_in(&self, mode: Mode) -> f64 {
+        match self.sample_rate {
+            Some(rate) if mode == self.mode => rate,
+            _ if mode == Mode::Light => 0.01,
+            _ => 1.0,
+        }
+    }
 }
 
 impl Mode {
@@ -119,8 +222,18 @@ impl Mode {
         match self {
             Self::Light => "light",
             Self::Aggressive => "aggressive",
+            Self::Targeted => "targeted",
             Self::Exact => "exact",
         }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [Self::Light, Self::Aggressive, Self::Targeted, Self::Exact];
+        all.into_iter().find(|mode| mode.as_str() == text).ok_or(())
     }
 }
 
@@ -150,12 +263,12 @@ impl Threshold {
 #[cfg(feature = "ebpf")]
 impl Threshold {
     /// For the kernel side; never below that share of the limit.
-    fn level(self, least_share: f64) -> Level {
+    fn level(self, least_share: f64) -> HeapLevel {
         let (floor, share) = match self {
             Self::Bytes(bytes) => (bytes, least_share),
             Self::ShareOfLimit(share) => (0, share.max(least_share)),
         };
-        Level {
+        HeapLevel {
             floor,
             share: (share * 2_f64.powi(32)).ceil() as u64,
             without_limit: self.bytes(u64::MAX),

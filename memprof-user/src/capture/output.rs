@@ -28,7 +28,9 @@ use crate::{
         dump::Dump,
         event::Event,
         frame::Frame,
+        guard::GuardRecord,
         log::{LogError, LogFile, LogLine},
+        mode::ModeRecord,
         pprof::{Amounts, Profile},
         request::{RequestInfo, UserId},
         sample::{HeapSpan, SampleRecord},
@@ -68,6 +70,8 @@ pub struct Output {
     store: Store,
     log: LogFile,
     options: AttachOptions,
+    /// The mode now.
+    mode: Mode,
     profile: Profile,
     paths: HashSet<String>,
     records: IndexMap<String, u64>,
@@ -89,11 +93,63 @@ impl Output {
             store,
             log,
             options: options.clone(),
+            mode: options.mode,
             profile: Profile::new(started),
             paths: HashSet::new(),
             records: IndexMap::new(),
             errors: BTreeMap::new(),
         })
+    }
+
+    /// Takes records away that are too old or too many, and puts a long log aside. What fails is counted.
+    pub fn tidy(&mut self) {
+        let now = Timestamp::now();
+        let aside = match self.options.log {
+            // Another's log is another's to rotate.
+            Some(_) => Ok(()),
+            None => self.store.rotate_log(now),
+        };
+        let cleaned = aside.and_then(|()| self.store.clean(self.options.keep, now));
+        if let Err(error) = cleaned {
+            self.count_error(&error.to_string());
+        }
+    }
+
+    /// The guard found something.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn guard_found(&mut self, found: String) -> Result<(), OutputError> {
+        let record = GuardRecord {
+            found,
+            mode: self.mode.as_str().to_owned(),
+        };
+        self.write(&record, &serde_json::Value::Null)
+    }
+
+    /// The run begins in this mode.
+    pub fn begin(&mut self, mode: Option<Mode>) {
+        self.mode = mode.unwrap_or(self.mode);
+    }
+
+    /// What is written from now on was recorded in this mode; `None` while no probe is held.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn change_mode(
+        &mut self,
+        before: Option<Mode>,
+        mode: Option<Mode>,
+        reason: &str,
+    ) -> Result<(), OutputError> {
+        self.mode = mode.unwrap_or(self.mode);
+        let name = |mode: Option<Mode>| mode.map(|mode| mode.as_str().to_owned());
+        let record = ModeRecord {
+            before: name(before),
+            mode: name(mode),
+            reason: reason.to_owned(),
+        };
+        self.write(&record, &serde_json::Value::Null)
     }
 
     /// Writes the records of a request that is over, and adds it to the profile.
@@ -119,7 +175,8 @@ impl Output {
             .saturating_sub(start.map_or(0, |start| start.real_size));
         let is_high = last.real_peak > self.options.warning.bytes(last.limit);
         let is_grown = grown > GROWTH.bytes(last.limit);
-        let every = self.options.every && finished.recorded;
+        // A forced request is wanted whatever it took.
+        let every = (self.options.every || self.mode == Mode::Targeted) && finished.recorded;
         if !(is_high || is_grown || every) {
             return Ok(());
         }
@@ -129,7 +186,7 @@ impl Output {
             (false, true) => Some("warning"),
             (false, false) => None,
         };
-        let external = External::new(finished, worker, self.options.mode, above, recorder);
+        let external = External::new(finished, worker, self.mode, above, recorder);
         if is_high || every {
             self.write(&checkpoint_record(profile, &facts), &external)?;
         }
@@ -179,14 +236,19 @@ impl Output {
         record: &R,
         external: &impl Serialize,
     ) -> Result<(), OutputError> {
+        if self.options.without.iter().any(|name| name == R::NAME) {
+            return Ok(());
+        }
         let now = Timestamp::now();
         *self.records.entry(R::NAME.to_owned()).or_default() += 1;
-        let time = now.to_zoned(TimeZone::UTC).datetime();
-        let written = LogLine::new(time, &self.options.app_env, record)
-            .map_err(LogError::from)
-            .and_then(|line| self.log.append(&line));
-        if let Err(error) = written {
-            self.count_error(&error.to_string());
+        if R::LEVEL >= self.options.log_level {
+            let time = now.to_zoned(TimeZone::UTC).datetime();
+            let written = LogLine::new(time, &self.options.app_env, record)
+                .map_err(LogError::from)
+                .and_then(|line| self.log.append(&line));
+            if let Err(error) = written {
+                self.count_error(&error.to_string());
+            }
         }
         self.print(now, record, external)
     }
@@ -240,7 +302,7 @@ impl Output {
             ("pid", &pid),
             ("path", path),
             ("method", &info.method),
-            ("mode", self.options.mode.as_str()),
+            ("mode", self.mode.as_str()),
         ];
         for (stack, totals) in ledger.stacks() {
             let amounts = Amounts {

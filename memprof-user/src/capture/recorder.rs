@@ -1,6 +1,9 @@
 //! Turns events into requests, and gives each request away when it is over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use memprof_ebpf::{
     CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Moment, RequestEvent, StackFrame,
@@ -12,6 +15,7 @@ use super::{
     ebpf::{Event, StackHead},
     names::Names,
     snapshot::{Snapshot, so_far},
+    targeting::Requests,
     uri::request_info,
     watch::Watch,
 };
@@ -32,6 +36,10 @@ pub struct Finished {
     pub number: u32,
     /// Whether its growth was recorded run by run.
     pub recorded: bool,
+    /// Whether its method and path are those that are recorded.
+    pub is_meant: bool,
+    /// Probe hits in it.
+    pub hits: u64,
     /// What it did.
     pub profile: RequestProfile,
 }
@@ -43,6 +51,8 @@ pub enum Step {
     Started {
         /// The worker.
         pid: i32,
+        /// Whether its method and path are those that are recorded.
+        is_meant: bool,
     },
     /// A worker came to a moment that is worth a dump.
     AtMoment(Box<Snapshot>),
@@ -52,6 +62,7 @@ pub enum Step {
 
 /// The requests that run, worker by worker.
 pub struct Recorder {
+    requests: Rc<Requests>,
     names: Names,
     stacks: Stacks,
     /// Stands for a stack whose description was lost.
@@ -69,6 +80,9 @@ pub struct Recorder {
 struct Running {
     number: u32,
     recorded: bool,
+    is_meant: bool,
+    /// The worker's hits when it began, and last.
+    hits: Option<(u64, u64)>,
     profile: RequestProfile,
 }
 
@@ -76,7 +90,7 @@ impl Recorder {
     /// `unix_offset` is what makes CLOCK_MONOTONIC Unix time, in seconds; `keep_stacks` keeps the names of
     /// stacks beyond the request that they were seen in.
     #[must_use]
-    pub fn new(unix_offset: f64, keep_stacks: bool, watch: Watch) -> Self {
+    pub fn new(requests: Rc<Requests>, unix_offset: f64, keep_stacks: bool, watch: Watch) -> Self {
         let mut stacks = Stacks::default();
         let unknown_stack = stacks.intern([Frame {
             function: "[unknown stack]".to_owned(),
@@ -84,6 +98,7 @@ impl Recorder {
             line: None,
         }]);
         Self {
+            requests,
             names: Names::new(keep_stacks),
             stacks,
             unknown_stack,
@@ -111,6 +126,24 @@ impl Recorder {
         }
     }
 
+    /// A forced request went on when its probes were attached, at this moment of CLOCK_MONOTONIC in
+    /// seconds: what it took until then is not the application's.
+    pub fn went_on(&mut self, pid: u32, request: u32, time: f64) {
+        let time = time + self.unix_offset;
+        if let Some(running) = running(&mut self.running, pid, request) {
+            running.profile.set_start(time);
+        }
+    }
+
+    /// A forced request runs without its probes: it is not recorded in full.
+    pub fn give_up(&mut self, pid: u32, request: u32) {
+        self.count("forced requests that ran unrecorded because their probes came too late");
+        if let Some(running) = running(&mut self.running, pid, request) {
+            running.recorded = false;
+            running.profile.ledger = None;
+        }
+    }
+
     /// What happened since the last call.
     pub fn take_steps(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.steps)
@@ -130,6 +163,14 @@ impl Recorder {
         for _ in std::mem::take(&mut self.running) {
             self.count(END_NOT_SEEN);
         }
+    }
+
+    /// The heaps of the requests that run: `memory_get_peak_usage(true)` and the limit, in bytes.
+    pub fn heaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let running = self.running.values();
+        running
+            .filter_map(|running| running.profile.last())
+            .map(|last| (last.real_peak, last.limit))
     }
 
     /// The frames of a stack, innermost first.
@@ -181,9 +222,12 @@ impl Recorder {
             &part(&event.script, event.script_length),
         );
         let recorded = event.header.recorded != 0;
+        let is_meant = self.requests.include(&info.method, &info.path);
         let running = Running {
             number: event.header.request,
             recorded,
+            is_meant,
+            hits: None,
             profile: RequestProfile::new(info, recorded),
         };
         if self.running.insert(pid, running).is_some() {
@@ -191,6 +235,7 @@ impl Recorder {
         }
         self.steps.push(Step::Started {
             pid: pid.cast_signed(),
+            is_meant,
         });
     }
 
@@ -214,6 +259,8 @@ impl Recorder {
             self.count("events of a request whose start was not seen");
             return;
         };
+        let (first, _) = running.hits.unwrap_or((event.hits, 0));
+        running.hits = Some((first, event.hits));
         let profile = &mut running.profile;
         match moment {
             Moment::RequestStart => profile.checkpoint(Label::RequestStart, counters, time),
@@ -274,6 +321,10 @@ impl Recorder {
                 pid: pid.cast_signed(),
                 number: running.number,
                 recorded: running.recorded,
+                is_meant: running.is_meant,
+                hits: running
+                    .hits
+                    .map_or(0, |(first, last)| last.saturating_sub(first)),
                 profile: running.profile,
             })));
         }

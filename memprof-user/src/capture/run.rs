@@ -1,36 +1,42 @@
 //! One run of `memprof attach`: attach, watch, detach, write.
 
+mod error;
+mod start;
+mod steer;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     io::IsTerminal,
-    path::Path,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 
 use super::{
+    closing::{self, overhead},
+    counts::Counts,
     dumps::{Dumps, slowlog_notes},
-    ebpf::{Attach, Engine, EngineError, Sink, trap_ns},
+    ebpf::{Engine, Room, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
-    output::{Output, OutputError},
+    output::Output,
     recorder::{Recorder, Step},
+    targeting::Requests,
+    tracer::prepare_signals,
     watch::Watch,
-    workers::{Counts, FollowError, Workers},
+    workers::{FollowError, Workers},
 };
 use crate::{
-    fpm::{Follower, FpmError, in_first_pid_namespace},
-    record::summary::{Events, Overhead, Summary},
+    fpm::{Follower, in_first_pid_namespace},
+    record::summary::{Events, Summary},
 };
+pub use error::AttachError;
+use start::{attach_kind, monotonic_seconds, sink, stop_flag, unix_offset};
+use steer::Steering;
 
 /// How often the ring is emptied: at a million events a second, 50 ms fill 3 MiB of it.
 const LOOK_AT_EVENTS: Duration = Duration::from_millis(50);
@@ -41,39 +47,10 @@ const LOOK_AT_WORKERS: Duration = Duration::from_millis(250);
 /// How often stacks are described anew. opcache_reset() and a restart of opcache put other code at
 /// the addresses by which the kernel side knows functions, and nothing tells of it.
 const DESCRIBE_ANEW: Duration = Duration::from_secs(60);
+/// The time in which `--force-limit` forced requests are recorded at most; as often the folder is tidied.
+const PERMIT_FORCED: Duration = Duration::from_secs(60);
 /// How often the line on the terminal is renewed.
 const STATUS: Duration = Duration::from_secs(1);
-/// Linux 6.6, the first with uprobe_multi.
-const UPROBE_MULTI_KERNEL: (u64, u64) = (6, 6);
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The workers can't be found.
-    #[error(transparent)]
-    Process(#[from] FpmError),
-    /// The kernel does not do what is needed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// None of the workers can be followed; this is why the first can't.
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    /// The records can't be written.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-    /// Workers can't be held.
-    #[error("no thread can be started that would hold workers for their dumps")]
-    Threads(#[source] std::io::Error),
-    /// Probes would not know the workers by the ids that memprof knows.
-    #[error(
-        "memprof runs in a pid namespace of its own, where process ids are not those that probes \
-         see: run it on the host, or in a container with --pid=host"
-    )]
-    PidNamespace,
-    /// The signals can't be caught.
-    #[error("signal handlers can't be installed")]
-    Signals(#[source] std::io::Error),
-}
 
 /// Attaches to the workers, records until the time is up or a signal comes, and writes the results.
 ///
@@ -84,20 +61,27 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         return Err(AttachError::PidNamespace);
     }
     let stop = stop_flag()?;
+    prepare_signals().map_err(AttachError::Signals)?;
+    let steering = Steering::start(options)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
+    let requests = Rc::new(Requests::new(options)?);
     let watch = Watch::new(&options.checkpoints);
     let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
     let watched_lengths = watch.tail_lengths();
     let recorder = Rc::new(RefCell::new(Recorder::new(
+        Rc::clone(&requests),
         unix_offset(),
         options.mode == Mode::Exact,
         watch,
     )));
     let engine = Engine::load(
         attach_kind(options),
-        options.ring_size_bytes,
-        options.mode == Mode::Exact,
+        Room {
+            ring_bytes: options.ring_size_bytes,
+            exact: options.mode == Mode::Exact,
+            permits: options.force.most_a_minute,
+        },
         sink(&recorder),
     )?;
     // Only now: a run that is not permitted leaves no folder behind.
@@ -110,16 +94,27 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         options,
         dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
             .map_err(AttachError::Threads)?,
-        workers: Workers::new(options, watched_lengths, started.as_nanosecond() as u64),
+        workers: Workers::new(
+            options,
+            requests,
+            watched_lengths,
+            started.as_nanosecond() as u64,
+        ),
         engine,
         recorder,
         output,
         highlights: Highlights::default(),
+        steering,
+        is_announced: false,
         trap_ns,
+        program_ns: 0.0,
         requests_recorded: 0,
         errors: BTreeMap::new(),
     };
     run.warn_of_exact();
+    run.engine.permit_forced();
+    run.output.tidy();
+    run.follow_schedule()?;
     run.follow_first(&found)?;
     run.note_slowlogs(&found);
     run.announce();
@@ -136,8 +131,13 @@ struct Run<'a> {
     output: Output,
     dumps: Dumps,
     highlights: Highlights,
+    steering: Steering,
+    /// Whether people know of the mode.
+    is_announced: bool,
     /// What the trap of one hit costs, in ns; `None` where it could not be measured.
     trap_ns: Option<f64>,
+    /// What the program of one hit takes, in ns, as timed so far.
+    program_ns: f64,
     requests_recorded: u64,
     errors: BTreeMap<String, u64>,
 }
@@ -148,7 +148,7 @@ impl Run<'_> {
         let mut first_error = None;
         for worker in found {
             if let Err(error) = self.follow(worker) {
-                self.count_error(&error);
+                self.count_cause(&error);
                 first_error.get_or_insert(error);
             }
         }
@@ -166,7 +166,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn announce(&self) {
+    fn announce(&mut self) {
+        self.is_announced = true;
         if self.options.quiet {
             return;
         }
@@ -176,8 +177,16 @@ impl Run<'_> {
             .iter()
             .map(|version| format!("{}.{}.{}", version.major, version.minor, version.patch))
             .collect();
-        let mode = self.options.mode.as_str();
+        if let Some(error) = &self.steering.unreachable {
+            eprintln!("`memprof mode` and `memprof disable` can't reach this run: {error}");
+        }
         let out = self.options.out.display();
+        let Some(mode) = self.workers.mode() else {
+            let reason = self.steering.reason();
+            eprintln!("not attached yet: {reason}; records go to {out}");
+            return;
+        };
+        let mode = mode.as_str();
         match self.workers.len() {
             0 => eprintln!(
                 "attached in {mode} mode, to no worker yet: there is none, each is followed as it \
@@ -216,6 +225,7 @@ impl Run<'_> {
     fn watch(&mut self, follower: &mut Follower, stop: &AtomicBool) -> Result<(), AttachError> {
         let start = Instant::now();
         let mut looked = start;
+        let mut permitted = start;
         let mut described = start;
         let mut shown = start;
         let status = !self.options.quiet && std::io::stderr().is_terminal();
@@ -230,21 +240,51 @@ impl Run<'_> {
             if looked.elapsed() >= LOOK_AT_WORKERS {
                 looked = Instant::now();
                 self.look_at_workers(follower)?;
+                self.steer()?;
             }
             if described.elapsed() >= DESCRIBE_ANEW {
                 described = Instant::now();
                 self.engine.forget_seen();
             }
+            if permitted.elapsed() >= PERMIT_FORCED {
+                permitted = Instant::now();
+                self.engine.permit_forced();
+                self.output.tidy();
+            }
             if status && shown.elapsed() >= STATUS {
                 shown = Instant::now();
                 self.show_status();
             }
-            if taken < EVENTS_AT_ONCE {
-                std::thread::sleep(LOOK_AT_EVENTS);
-            }
+            let is_drained = taken < EVENTS_AT_ONCE;
+            self.wait(if is_drained {
+                LOOK_AT_EVENTS
+            } else {
+                Duration::ZERO
+            })?;
         }
         if status {
             eprintln!();
+        }
+        Ok(())
+    }
+
+    /// Waits for workers that stop for a forced request, and lets them go on.
+    fn wait(&mut self, patience: Duration) -> Result<(), AttachError> {
+        for start in self.engine.wait(patience)? {
+            let in_time = self.workers.request_forced(&self.engine, start);
+            let went_on = monotonic_seconds();
+            // Its start is in the ring by now.
+            self.take_all_events()?;
+            let is_recorded = in_time.unwrap_or_else(|error| {
+                self.count_cause(&error);
+                false
+            });
+            let mut recorder = self.recorder.borrow_mut();
+            if is_recorded {
+                recorder.went_on(start.pid, start.request, went_on);
+            } else {
+                recorder.give_up(start.pid, start.request);
+            }
         }
         Ok(())
     }
@@ -255,9 +295,12 @@ impl Run<'_> {
         let steps = self.recorder.borrow_mut().take_steps();
         for step in steps {
             match step {
-                Step::Started { pid } => {
+                Step::Started { pid, is_meant } => {
+                    if !is_meant {
+                        continue;
+                    }
                     if let Err(error) = self.workers.request_started(&self.engine, pid) {
-                        self.count_error(&FollowError::from(error));
+                        self.count_cause(&error);
                     }
                 }
                 Step::AtMoment(snapshot) => {
@@ -267,9 +310,14 @@ impl Run<'_> {
                     self.dumps.at_moment(snapshot, worker, &mut self.output)?;
                 }
                 Step::Finished(finished) => {
-                    self.workers
-                        .request_finished(finished.pid, finished.recorded);
+                    if finished.recorded {
+                        self.workers.request_finished(finished.pid, finished.number);
+                    }
                     self.requests_recorded += u64::from(finished.recorded);
+                    if !finished.is_meant {
+                        continue;
+                    }
+                    self.judge(&finished);
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
@@ -313,16 +361,17 @@ impl Run<'_> {
         }
         for worker in change.appeared {
             if let Err(error) = self.follow(&worker) {
-                self.count_error(&error);
+                self.count_cause(&error);
             }
         }
         self.workers.give_up_waiting(&self.engine);
         Ok(())
     }
 
-    fn count_error(&mut self, error: &FollowError) {
+    /// Counts an error by its text.
+    fn count_cause(&mut self, error: &dyn std::error::Error) {
         let mut text = error.to_string();
-        let mut source = std::error::Error::source(error);
+        let mut source = error.source();
         while let Some(cause) = source {
             text = format!("{text}: {cause}");
             source = cause.source();
@@ -358,7 +407,7 @@ impl Run<'_> {
         let duration = Duration::try_from(summary.ended.duration_since(started));
         if !self.options.quiet {
             eprint!("{}", self.highlights);
-            print_summary(&summary, &self.options.out);
+            closing::print(&summary, &self.options.out);
         }
         self.output.close(duration.unwrap_or_default(), &summary)?;
         Ok(())
@@ -386,17 +435,11 @@ impl Run<'_> {
         {
             *errors.entry(cause.clone()).or_default() += count;
         }
-        if counts.uncounted > 0 {
-            let cause = "allocation calls that exact mode had no room to count";
-            errors.insert(cause.to_owned(), counts.uncounted);
-        }
-        if counts.unreadable > 0 {
-            errors.insert("reads of worker memory".to_owned(), counts.unreadable);
-        }
-        if counts.nested_calls > 0 {
-            let cause = "queries around another one, whose own end was not seen";
-            errors.insert(cause.to_owned(), counts.nested_calls);
-        }
+        errors.extend(
+            counts
+                .errors()
+                .map(|(cause, count)| (cause.to_owned(), count)),
+        );
         if self.workers.without_calls() > 0 {
             let cause = "workers whose queries and models are not seen: they run under a seccomp filter, \
                          which Linux 6.11 to 6.13 would have kill them";
@@ -420,106 +463,8 @@ impl Run<'_> {
             },
             lost_events: Some(lost),
             errors,
-            overhead: self.overhead(counts),
+            overhead: overhead(self.trap_ns, counts),
+            guard: self.steering.findings().to_vec(),
         }
     }
-
-    /// Hits times cost: the trap as calibrated, the program as timed on a sample of the hits.
-    fn overhead(&self, counts: &Counts) -> Option<Overhead> {
-        let trap = self.trap_ns?;
-        let program = if counts.timed_hits == 0 {
-            0.0
-        } else {
-            counts.timed_ns as f64 / counts.timed_hits as f64
-        };
-        let method = format!(
-            "{trap:.0} ns for the trap (measured at attach on an emulated instruction), {program:.0} ns \
-             for the program (measured on {} hits); what they displace from the processor's caches \
-             is not in it",
-            counts.timed_hits
-        );
-        Some(Overhead::new(
-            counts.hits,
-            trap + program,
-            method,
-            counts.requests,
-        ))
-    }
-}
-
-fn print_summary(summary: &Summary, out: &Path) {
-    eprintln!(
-        "{} requests seen, {} recorded in full; records in {}",
-        summary.requests_seen,
-        summary.requests_recorded,
-        out.display()
-    );
-    for (record, count) in &summary.records {
-        eprintln!("  {count} {record} records");
-    }
-    let lost = summary.lost_events.iter().flatten();
-    for (cause, count) in lost {
-        eprintln!(
-            "  lost: {count} of {} events ({cause})",
-            summary.events.sent
-        );
-    }
-    for (cause, count) in &summary.errors {
-        eprintln!("  error: {count} x {cause}");
-    }
-    if let Some(overhead) = &summary.overhead {
-        let per_request = overhead
-            .ms_per_request
-            .map_or(String::new(), |ms| format!(", {ms:.3} ms a request"));
-        eprintln!(
-            "  overhead: {} hits at {:.0} ns{per_request}: {}",
-            overhead.hits, overhead.ns_per_hit, overhead.method
-        );
-    }
-}
-
-/// Set by the first Ctrl-C or SIGTERM; the second ends the process at once.
-fn stop_flag() -> Result<Arc<AtomicBool>, AttachError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(AttachError::Signals)?;
-    }
-    Ok(stop)
-}
-
-fn sink(recorder: &Rc<RefCell<Recorder>>) -> Sink {
-    let recorder = Rc::clone(recorder);
-    Rc::new(RefCell::new(move |event: super::ebpf::Event<'_>| {
-        recorder.borrow_mut().event(event);
-    }))
-}
-
-fn attach_kind(options: &AttachOptions) -> Attach {
-    let release = nix::sys::utsname::uname();
-    let release = release
-        .ok()
-        .and_then(|name| name.release().to_str().map(str::to_owned));
-    let mut numbers = release
-        .as_deref()
-        .unwrap_or_default()
-        .split(|letter: char| !letter.is_ascii_digit())
-        .map_while(|number| number.parse().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if options.single_uprobes || version < UPROBE_MULTI_KERNEL {
-        Attach::Single
-    } else {
-        Attach::Multi
-    }
-}
-
-/// Seconds from the start of CLOCK_MONOTONIC to 1970, negated: adding it makes Unix time.
-fn unix_offset() -> f64 {
-    let seconds = |clock| {
-        clock_gettime(clock).map_or(0.0, |time| {
-            time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
-        })
-    };
-    seconds(ClockId::CLOCK_REALTIME) - seconds(ClockId::CLOCK_MONOTONIC)
 }

@@ -24,6 +24,11 @@ impl Sampler {
         sampler
     }
 
+    /// Records another share from the next choice on.
+    pub fn set_rate(&mut self, rate: f64) {
+        self.rate = rate;
+    }
+
     /// A request started; whether its worker is the chosen one.
     pub fn choose(&mut self) -> bool {
         if self.rate <= 0.0 {

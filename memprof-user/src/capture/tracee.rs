@@ -96,6 +96,15 @@ impl Tracee {
         }
     }
 
+    /// Where the signal comes from that the process stands still at: the `si_code` of sigaction(2).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn signal_code(&self) -> Result<libc::c_int, Errno> {
+        Ok(ptrace::getsiginfo(self.process)?.si_code)
+    }
+
     /// Goes on, with that signal delivered; 0 for none.
     ///
     /// # Errors

@@ -2,23 +2,27 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    path::PathBuf,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use memprof_ebpf::{HoldConfig, WorkerState};
+use memprof_ebpf::{ForcedStart, HoldConfig};
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    calls::{self, CallSites},
-    ebpf::{Attached, Engine, EngineError, Program, program_of},
+    counts::Counts,
+    ebpf::{Attached, Detacher, Engine, EngineError},
+    followed::{Armed, FileId, Followed},
     options::{AttachOptions, Mode},
     sampler::Sampler,
+    targeting::Requests,
+    tracer::{MOST_HELD, Tracer},
     worker::config,
 };
 use crate::{
-    binary::{PhpVersion, ProbeSite, Site},
-    fpm::{Builds, LiveError, LivePhp, MappedSite, Worker},
+    binary::PhpVersion,
+    fpm::{Builds, LiveError, LivePhp, Worker},
 };
 
 /// Up to this share of the requests, growth probes come and go with each recorded request; above
@@ -27,70 +31,22 @@ const MOST_SAMPLED: f64 = 0.1;
 /// A chosen worker that serves no request for so long gives up its place.
 const ARMED_FOR: Duration = Duration::from_secs(30);
 
-/// What the kernel side counted in workers, ended ones included.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Probe hits.
-    pub hits: u64,
-    /// Events handed to the ring.
-    pub sent: u64,
-    /// Events lost because the ring was full.
-    pub lost: u64,
-    /// Calls that exact mode had no room to count.
-    pub uncounted: u64,
-    /// Reads of worker memory that failed.
-    pub unreadable: u64,
-    /// Watched PHP calls that ran inside another one.
-    pub nested_calls: u64,
-    /// Requests started.
-    pub requests: u64,
-    /// Hits that were timed.
-    pub timed_hits: u64,
-    /// Nanoseconds of the timed hits, without their traps.
-    pub timed_ns: u64,
-}
-
-impl Counts {
-    fn add(&mut self, state: &WorkerState) {
-        self.hits += state.hits;
-        self.sent += state.sent;
-        self.lost += state.lost;
-        self.uncounted += state.uncounted;
-        self.unreadable += state.unreadable;
-        self.nested_calls += state.nested_calls;
-        self.requests += u64::from(state.request);
-        self.timed_hits += state.timed_hits;
-        self.timed_ns += state.timed_ns;
-    }
-}
-
-/// An executable by its device and inode: probes belong to it and not to a process.
-type FileId = (u64, u64);
-
-/// One followed worker.
-struct Followed {
-    worker: Worker,
-    live: Arc<LivePhp>,
-    file: FileId,
-    /// Where files are compiled; `None` where that can't be probed.
-    compile_file: Option<MappedSite>,
-    /// The PHP functions that are watched, by the file that they are in.
-    calls: Vec<CallSites>,
-    /// Growth probes, where they are attached now.
-    growth: Vec<Attached>,
-    /// Since when the worker waits for the request to record.
-    armed: Option<Instant>,
-}
-
 /// All followed workers.
 pub struct Workers {
-    mode: Mode,
-    sample_rate: f64,
+    /// `None` while no probe is held.
+    mode: Option<Mode>,
+    /// One sample in so many is taken of those configured.
+    one_in: u32,
+    options: AttachOptions,
+    requests: Rc<Requests>,
     /// As [`Watch::tail_lengths`](super::watch::Watch::tail_lengths) has them.
     watched_lengths: u64,
     sampler: Sampler,
     builds: Builds,
     hold: HoldConfig,
+    detacher: Detacher,
+    /// In targeted mode.
+    tracer: Option<Tracer>,
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Vec<Attached>>,
     followed: BTreeMap<i32, Followed>,
@@ -100,16 +56,25 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// None so far.
+    /// None so far, and no probe.
     #[must_use]
-    pub fn new(options: &AttachOptions, watched_lengths: u64, seed: u64) -> Self {
+    pub fn new(
+        options: &AttachOptions,
+        requests: Rc<Requests>,
+        watched_lengths: u64,
+        seed: u64,
+    ) -> Self {
         Self {
-            mode: options.mode,
-            sample_rate: options.sample_rate,
+            mode: None,
+            one_in: 1,
+            options: options.clone(),
+            requests,
             watched_lengths,
-            sampler: Sampler::new(options.sample_rate, seed),
+            sampler: Sampler::new(options.sample_rate_in(Mode::Light), seed),
             builds: Builds::default(),
             hold: options.hold_config(),
+            detacher: Detacher::start(),
+            tracer: None,
             request: HashMap::new(),
             followed: BTreeMap::new(),
             without_calls: 0,
@@ -117,107 +82,208 @@ impl Workers {
         }
     }
 
-    /// Reads a worker, proves its layout, and attaches to it.
+    /// Reads a worker, proves its layout, and attaches to it as the mode has it.
     ///
     /// # Errors
     /// It can't be read or is not understood, or the kernel refuses a probe.
     pub fn follow(&mut self, engine: &Engine, worker: &Worker) -> Result<(), FollowError> {
-        let followed = self.attach_to(engine, worker);
-        match followed {
-            Ok(followed) => {
-                self.followed.insert(worker.process.pid, followed);
-                Ok(())
-            }
-            Err(error) => {
-                // Else its request probes would go on, and nobody would take in what they send.
-                engine.forget(worker.process.pid);
-                Err(error)
-            }
+        let live = self.builds.live(worker.process)?;
+        let mut followed = Followed::new(worker, live)?;
+        if let Some(mode) = self.mode {
+            self.probe(engine, &mut followed, mode)?;
         }
+        self.followed.insert(worker.process.pid, followed);
+        Ok(())
     }
 
-    fn attach_to(&mut self, engine: &Engine, worker: &Worker) -> Result<Followed, FollowError> {
-        let live = self.builds.live(worker.process)?;
-        let executable = worker.process.executable().map_err(LiveError::from)?;
-        let pid = worker.process.pid;
-        let mut known = config(&live, worker.parent, self.hold)?;
+    /// Attaches to a worker; all of it or, where something is refused, nothing.
+    fn probe(
+        &mut self,
+        engine: &Engine,
+        followed: &mut Followed,
+        mode: Mode,
+    ) -> Result<(), FollowError> {
+        let pid = followed.worker.process.pid;
+        let mut known = config(&followed.live, followed.worker.parent, self.hold)?;
         known.watched_lengths = self.watched_lengths;
         engine.follow(pid, known)?;
-        let mut followed = Followed {
-            worker: worker.clone(),
-            file: (executable.device, executable.inode),
-            compile_file: live.compile_file_site().ok(),
-            calls: self.call_sites(&live),
-            live: Arc::new(live),
-            growth: Vec::new(),
-            armed: None,
-        };
+        self.without_calls += u64::from(mode != Mode::Light && followed.is_without_calls());
+        let probed = self
+            .probe_requests(engine, followed)
+            .and_then(|()| self.arm(engine, followed, mode));
+        if probed.is_err() {
+            // Else its request probes would go on, and nobody would take in what they send.
+            engine.forget(pid);
+            followed.detach_growth(&self.detacher);
+        }
+        Ok(probed?)
+    }
+
+    fn probe_requests(&mut self, engine: &Engine, followed: &Followed) -> Result<(), EngineError> {
         if let Entry::Vacant(unprobed) = self.request.entry(followed.file) {
             unprobed.insert(followed.attach_request(engine)?);
         }
-        if self.stays_armed() {
-            followed.attach_growth(engine, self.mode)?;
-            engine.arm_share(pid, self.sample_rate)?;
-        }
-        Ok(followed)
+        Ok(())
     }
 
-    /// The PHP functions to watch; none where watching could kill the worker.
-    fn call_sites(&mut self, live: &LivePhp) -> Vec<CallSites> {
-        if self.mode == Mode::Light {
-            return Vec::new();
+    /// Has a worker's requests recorded in full as the mode has it.
+    fn arm(&self, engine: &Engine, followed: &mut Followed, mode: Mode) -> Result<(), EngineError> {
+        let pid = followed.worker.process.pid;
+        if self.stays_armed(mode) {
+            followed.attach_growth(engine, mode)?;
+            followed.armed = None;
+            return engine.arm_share(pid, self.sample_rate(mode));
         }
-        if calls::returns_could_kill(live.process.pid) {
-            self.without_calls += 1;
-            return Vec::new();
+        engine.disarm(pid);
+        followed.release_growth(engine, &self.detacher);
+        match &self.tracer {
+            Some(tracer) if tracer.seize(pid).is_ok() => engine.arm_share(pid, 1.0),
+            // What is forced in it is counted as untraced.
+            _ => Ok(()),
         }
-        calls::sites(live)
     }
 
-    fn stays_armed(&self) -> bool {
-        self.mode != Mode::Light || self.sample_rate > MOST_SAMPLED
+    /// The share of the requests that are recorded in full now, 0 to 1.
+    fn sample_rate(&self, mode: Mode) -> f64 {
+        self.options.sample_rate_in(mode) / f64::from(self.one_in)
+    }
+
+    /// Takes one sample in so many of those configured, from now on.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn thin(&mut self, engine: &Engine, one_in: u32) -> Result<(), EngineError> {
+        self.one_in = one_in;
+        self.sampler.set_rate(self.sample_rate(Mode::Light));
+        let Some(mode) = self.mode.filter(|mode| self.stays_armed(*mode)) else {
+            return Ok(());
+        };
+        for pid in self.followed.keys() {
+            engine.arm_share(*pid, self.sample_rate(mode))?;
+        }
+        Ok(())
+    }
+
+    fn stays_armed(&self, mode: Mode) -> bool {
+        match mode {
+            Mode::Aggressive | Mode::Exact => true,
+            Mode::Light => self.options.sample_rate_in(mode) > MOST_SAMPLED,
+            Mode::Targeted => false,
+        }
+    }
+
+    /// Goes over to another mode, or takes all probes away. Workers that can't follow are given up;
+    /// the errors say why.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn switch(
+        &mut self,
+        engine: &Engine,
+        mode: Option<Mode>,
+    ) -> Result<Vec<(i32, FollowError)>, EngineError> {
+        let before = std::mem::replace(&mut self.mode, mode);
+        // What the one before held goes on.
+        self.tracer = None;
+        if mode == Some(Mode::Targeted) {
+            self.tracer = Some(Tracer::start().map_err(EngineError::Tracer)?);
+        }
+        let Some(mode) = mode else {
+            self.detach_soon();
+            for pid in self.followed.keys() {
+                self.ended.forget(engine, *pid);
+            }
+            return Ok(Vec::new());
+        };
+        engine.target(&self.requests.in_mode(mode))?;
+        let mut errors = Vec::new();
+        for (pid, mut followed) in std::mem::take(&mut self.followed) {
+            let switched = match before {
+                None => self.probe(engine, &mut followed, mode),
+                Some(_) => self.arm(engine, &mut followed, mode).map_err(Into::into),
+            };
+            match switched {
+                Ok(()) => {
+                    self.followed.insert(pid, followed);
+                }
+                Err(error) => {
+                    self.ended.forget(engine, pid);
+                    errors.push((pid, error));
+                }
+            }
+        }
+        Ok(errors)
     }
 
     /// A worker has ended.
     pub fn forget(&mut self, engine: &Engine, pid: i32) {
-        if let Some(state) = engine.state(pid) {
-            self.ended.add(&state);
-        }
-        engine.forget(pid);
+        self.ended.forget(engine, pid);
         if let Some(gone) = self.followed.remove(&pid) {
             let file = gone.file;
             if !self.followed.values().any(|other| other.file == file) {
-                self.request.remove(&file);
+                self.detacher
+                    .detach(self.request.remove(&file).unwrap_or_default());
             }
         }
     }
 
-    /// A worker started a request: perhaps its next one is to be recorded.
+    /// A worker started a request that may be recorded: perhaps its next one is to be.
     ///
     /// # Errors
     /// The kernel refuses a probe.
     pub fn request_started(&mut self, engine: &Engine, pid: i32) -> Result<(), EngineError> {
-        if self.stays_armed() || !self.sampler.choose() {
+        let samples = self.mode == Some(Mode::Light) && !self.stays_armed(Mode::Light);
+        if !samples || !self.sampler.choose() {
             return Ok(());
         }
         let Some(followed) = self.followed.get_mut(&pid) else {
             return Ok(());
         };
         if followed.armed.is_none() {
-            followed.attach_growth(engine, self.mode)?;
+            followed.attach_growth(engine, Mode::Light)?;
             engine.arm_once(pid)?;
-            followed.armed = Some(Instant::now());
+            followed.armed = Some(Armed {
+                since: Instant::now(),
+                request: None,
+            });
         }
         Ok(())
     }
 
-    /// A request is over; where it was the recorded one, its worker's growth probes go.
-    pub fn request_finished(&mut self, pid: i32, recorded: bool) {
-        if recorded
-            && let Some(followed) = self.followed.get_mut(&pid)
-            && followed.armed.take().is_some()
-        {
-            followed.growth.clear();
+    /// A worker stops for a forced request: it goes on when its growth probes are there. Whether
+    /// they came in time.
+    ///
+    /// # Errors
+    /// The kernel refuses a probe; the worker goes on.
+    pub fn request_forced(
+        &mut self,
+        engine: &Engine,
+        start: ForcedStart,
+    ) -> Result<bool, EngineError> {
+        let pid = start.pid.cast_signed();
+        let (Some(followed), Some(tracer)) = (self.followed.get_mut(&pid), &self.tracer) else {
+            return Ok(false);
+        };
+        let attached = followed.attach_growth(engine, Mode::Targeted);
+        // After that the worker went on by itself.
+        let in_time = since(start.time) < MOST_HELD;
+        if in_time {
+            followed.armed = Some(Armed {
+                since: Instant::now(),
+                request: Some(start.request),
+            });
+            tracer.go_on(pid);
+        }
+        if !in_time || attached.is_err() {
+            followed.detach_growth(&self.detacher);
+        }
+        attached.map(|()| in_time)
+    }
+
+    /// A recorded request is over.
+    pub fn request_finished(&mut self, pid: i32, request: u32) {
+        if let Some(followed) = self.followed.get_mut(&pid) {
+            followed.request_finished(request, &self.detacher);
         }
     }
 
@@ -226,11 +292,10 @@ impl Workers {
         for (pid, followed) in &mut self.followed {
             if followed
                 .armed
-                .is_some_and(|since| since.elapsed() > ARMED_FOR)
+                .is_some_and(|armed| armed.since.elapsed() > ARMED_FOR)
             {
                 engine.disarm(*pid);
-                followed.armed = None;
-                followed.growth.clear();
+                followed.release_growth(engine, &self.detacher);
             }
         }
     }
@@ -285,13 +350,37 @@ impl Workers {
         counts
     }
 
-    /// Takes all probes away; the counters stay readable.
-    pub fn detach(&mut self) {
-        for followed in self.followed.values_mut() {
-            followed.growth.clear();
-        }
-        self.request.clear();
+    /// The mode; `None` while no probe is held.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
     }
+
+    /// Takes all probes away, and returns when they are; the counters stay readable.
+    pub fn detach(&mut self) {
+        self.tracer = None;
+        self.detach_soon();
+        // The one before waits for them when it is dropped.
+        self.detacher = Detacher::start();
+    }
+
+    fn detach_soon(&mut self) {
+        for followed in self.followed.values_mut() {
+            followed.detach_growth(&self.detacher);
+        }
+        self.detacher.detach(
+            self.request
+                .drain()
+                .flat_map(|(_, probes)| probes)
+                .collect(),
+        );
+    }
+}
+
+/// The time since a moment of CLOCK_MONOTONIC, in ns.
+fn since(moment: u64) -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::MAX, Duration::from);
+    now.saturating_sub(Duration::from_nanos(moment))
 }
 
 /// Why a worker is not followed.
@@ -303,60 +392,4 @@ pub enum FollowError {
     /// The kernel refuses a probe.
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-impl Followed {
-    /// Opens the executable whatever happened to it on disk.
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/exe", self.worker.process.pid))
-    }
-
-    fn sites(&self, program: Program) -> Vec<ProbeSite> {
-        let all = self.live.binary.sites.iter();
-        all.filter(|site| program_of(&site.site) == program)
-            .cloned()
-            .collect()
-    }
-
-    /// The probes of every request, in all processes that map the executable.
-    fn attach_request(&self, engine: &Engine) -> Result<Vec<Attached>, EngineError> {
-        let path = self.path();
-        let sites = self.sites(Program::Request);
-        let (limit, _): (Vec<_>, Vec<_>) =
-            (sites.iter().cloned()).partition(|site| matches!(site.site, Site::LimitError { .. }));
-        Ok(vec![
-            engine.attach(Program::Request, &path, None, &sites)?,
-            engine.attach(Program::Hold, &path, None, &limit)?,
-        ])
-    }
-
-    /// The probes of a request that is recorded in full, in this worker alone.
-    fn attach_growth(&mut self, engine: &Engine, mode: Mode) -> Result<(), EngineError> {
-        let pid = Some(self.worker.process.pid);
-        let path = self.path();
-        let sites = self.sites(Program::Growth);
-        // All or none: what is attached in part goes where one fails.
-        let mut growth = vec![engine.attach(Program::Growth, &path, pid, &sites)?];
-        if let Some(MappedSite { path, site, .. }) = &self.compile_file {
-            let site = std::slice::from_ref(site);
-            growth.push(engine.attach(Program::Include, path, pid, site)?);
-        }
-        for CallSites {
-            path,
-            begins,
-            returns,
-        } in &self.calls
-        {
-            growth.push(engine.attach(Program::Call, path, pid, begins)?);
-            if !returns.is_empty() {
-                growth.push(engine.attach(Program::CallReturn, path, pid, returns)?);
-            }
-        }
-        if mode == Mode::Exact {
-            let sites = self.sites(Program::Exact);
-            growth.push(engine.attach(Program::Exact, &path, pid, &sites)?);
-        }
-        self.growth = growth;
-        Ok(())
-    }
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, ExitError};
-use super::target::TargetArgs;
+use super::target::{RunFolderArgs, TargetArgs};
 use super::values;
-use crate::capture::{AttachOptions, DumpPolicy, Mode, OwnCheckpoint, Threshold};
+use crate::capture::{
+    AttachOptions, DumpPolicy, Force, GuardPolicy, Mode, OwnCheckpoint, Threshold, Window,
+};
 use crate::fpm::Target;
+use crate::record::{Level, store::Keep};
 
 /// Record, from outside, what each request does with memory, and by which PHP stack
 #[derive(Args, Debug)]
@@ -23,12 +26,66 @@ pub(super) struct AttachArgs {
     /// How much is recorded
     #[arg(long, value_enum, default_value = "light")]
     mode: ModeArg,
+    /// Work at this time of the day only, in local time: 18:30-19:15; may be given several times. With a mode
+    /// (18:30-19:15=aggressive) it says which mode then, and leaves the rest of the day as it is
+    #[arg(long, value_name = "FROM-TO[=MODE]")]
+    window: Vec<Window>,
+    /// Aggressive mode only while a worker's heap is past this, light mode otherwise: 'peak > 75%'
+    #[arg(long, value_name = "CONDITION", value_parser = values::peak)]
+    when: Option<Threshold>,
+    /// Step down when requests take longer by so many milliseconds [default: 50, in light mode 5]
+    #[arg(long, value_name = "MS", value_parser = values::milliseconds)]
+    max_overhead: Option<f64>,
+    /// So many requests in a row above --max-overhead are too many
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    max_overhead_requests: u32,
+    /// Never step down, whatever the requests' overhead
+    #[arg(long)]
+    no_guard: bool,
+    /// Step down when memprof itself needs more memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    max_memory: u32,
+    /// Take fewer samples when memprof itself needs more of one processor, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 20)]
+    max_cpu: u32,
+    /// Take settings from this file, where the command line says nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Do not write these records: checkpoint, sample, models, query, scopes; may be given several times
+    #[arg(long, value_name = "RECORD")]
+    without: Vec<String>,
+    /// The lowest level of the lines in the log: info, warning, critical
+    #[arg(long, value_name = "LEVEL", value_parser = values::level, default_value = "info")]
+    log_level: Level,
+    /// Take records of the folder away after so many days
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    cleanup_days: u32,
+    /// Take the oldest records of the folder away beyond so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    max_disk: u32,
+    #[command(flatten)]
+    run: RunFolderArgs,
     /// Detach after this time: 60, 60s, 10m, 1h; without it Ctrl-C ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration, required_if_eq("mode", "exact"))]
     duration: Option<Duration>,
     /// The share of requests recorded in full, 0 to 1 [default: 0.01 in light mode, else 1]
     #[arg(long, value_name = "SHARE", value_parser = values::share)]
     sample_rate: Option<f64>,
+    /// Record only requests whose path matches: * stands for any text, ? for one character
+    #[arg(long, value_name = "GLOB")]
+    path: Option<String>,
+    /// Record only requests of this method, as POST
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Targeted mode: the header that makes a request a recorded one
+    #[arg(long, value_name = "NAME", default_value = "X-Force-Memory-Profile")]
+    force_header: String,
+    /// Targeted mode: what the header has to hold. Recommended: without it any client can have its requests recorded
+    #[arg(long, value_name = "SECRET")]
+    force_value: Option<String>,
+    /// Targeted mode without --force-value: record so many requests a minute at most, and count the others
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    force_limit: u32,
     /// The folder of the records [default: /var/log/memprof/POOL]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -56,7 +113,7 @@ pub(super) struct AttachArgs {
     #[arg(long, value_name = "NAME", value_parser = values::channel, default_value = "production")]
     app_env: String,
     /// The size of the kernel's ring buffer in MiB, a power of two
-    #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "32")]
+    #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "16")]
     ring_size: u32,
     /// Trace a worker above this, so that it can be stopped for a dump: MiB, or a share of its memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "50%")]
@@ -80,6 +137,7 @@ EXAMPLES:
   sudo memprof attach --pool www
   sudo memprof attach --pool www --mode aggressive --duration 10m --out /tmp/records
   sudo memprof attach --pid 4711 --every --json | jq .message
+  sudo memprof attach --pool www --mode targeted --force-value \"$SECRET\"
   sudo memprof attach --all --sample-rate 0.1 --warning 1536 --critical 1792
 
 Ctrl-C or SIGTERM once: detach, write, print the summary; twice: at once.";
@@ -91,6 +149,8 @@ enum ModeArg {
     Light,
     /// Every request with its growth by stack
     Aggressive,
+    /// Only requests that carry the header of --force-header, in full
+    Targeted,
     /// Every single allocation: slows the pool down many times, and needs --duration
     Exact,
 }
@@ -111,19 +171,46 @@ impl AttachArgs {
         let mode = match self.mode {
             ModeArg::Light => Mode::Light,
             ModeArg::Aggressive => Mode::Aggressive,
+            ModeArg::Targeted => Mode::Targeted,
             ModeArg::Exact => Mode::Exact,
         };
         check_order(self.warning, self.critical)?;
+        if self.when.is_some() && mode != Mode::Aggressive {
+            return Err(usage(
+                "--when is about aggressive mode: add --mode aggressive",
+            ));
+        }
         Ok(AttachOptions {
-            sample_rate: self
-                .sample_rate
-                .unwrap_or(if mode == Mode::Light { 0.01 } else { 1.0 }),
+            sample_rate: self.sample_rate,
+            force: Force {
+                header: self.force_header,
+                value: self.force_value,
+                most_a_minute: self.force_limit,
+            },
+            method: self.method,
+            path: self.path,
             out: match self.out {
                 Some(out) => out,
                 None => default_out(&target)?,
             },
             target,
             mode,
+            windows: self.window,
+            when: self.when,
+            without: self.without,
+            log_level: self.log_level,
+            keep: Keep {
+                bytes: u64::from(self.max_disk) << 20,
+                age: Duration::from_secs(u64::from(self.cleanup_days) * 24 * 60 * 60),
+            },
+            guard: GuardPolicy {
+                is_on: !self.no_guard,
+                max_overhead_ms: self.max_overhead,
+                requests_in_a_row: self.max_overhead_requests,
+                most_memory_bytes: u64::from(self.max_memory) << 20,
+                most_cpu: f64::from(self.max_cpu) / 100.0,
+            },
+            run_folder: self.run.run_folder,
             duration: self.duration,
             log: self.log,
             json: self.json,
@@ -220,20 +307,22 @@ mod tests {
     fn light_is_the_default() {
         let options = options("--pool www").expect("enough");
         assert_eq!(options.target, Target::Pools(vec!["www".into()]));
-        assert_eq!((options.mode, options.sample_rate), (Mode::Light, 0.01));
+        let rate = options.sample_rate_in(Mode::Light);
+        assert_eq!((options.mode, rate), (Mode::Light, 0.01));
         assert_eq!(options.out, PathBuf::from("/var/log/memprof/www"));
         assert_eq!(options.warning, Threshold::ShareOfLimit(0.75));
         assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
         assert_eq!(
             (options.duration, options.ring_size_bytes),
-            (None, 32 << 20)
+            (None, 16 << 20)
         );
     }
 
     #[test]
     fn aggressive_records_every_request() {
         let options = options("--all --mode aggressive").expect("enough");
-        assert_eq!((options.target, options.sample_rate), (Target::All, 1.0));
+        let rate = options.sample_rate_in(Mode::Aggressive);
+        assert_eq!((options.target, rate), (Target::All, 1.0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::table::printable;
 use crate::binary::BinaryError;
+use crate::config::ConfigError;
 use crate::fpm::{FpmError, LiveError};
 use crate::zend::ZendError;
 
@@ -24,8 +25,8 @@ pub enum Exit {
     Denied = 4,
     /// 5: this PHP or this kernel is not supported.
     Unsupported = 5,
-    /// 6: stopped by the overhead guard.
-    OverheadGuard = 6,
+    /// 6: memprof is disabled by its operator.
+    Disabled = 6,
 }
 
 /// The same for `--help`.
@@ -37,7 +38,7 @@ EXIT STATUS:
   3  no such pool or worker
   4  permission or capability missing
   5  unsupported PHP or kernel
-  6  stopped by the overhead guard";
+  6  disabled by `memprof disable`";
 
 /// An error of a verb that has an exit status of its own.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<FpmError>() {
             return Self::of_process(error);
+        }
+        if cause.is::<ConfigError>() {
+            return Some(Self::Usage);
         }
         if let Some(error) = cause.downcast_ref::<LiveError>() {
             return Self::of_php(error);
@@ -97,6 +101,8 @@ impl Exit {
                 })
             }
             AttachError::PidNamespace => Some(Self::Unsupported),
+            AttachError::Targeting(_) => Some(Self::Usage),
+            AttachError::Disabled(_) => Some(Self::Disabled),
             AttachError::Output(_) | AttachError::Signals(_) | AttachError::Threads(_) => None,
         }
     }

@@ -1,7 +1,10 @@
 //! `--pool`, `--pid`, `--all`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
+use crate::capture::control::RUN_FOLDER;
 use crate::fpm::Target;
 
 /// Which workers a verb is about.
@@ -14,6 +17,14 @@ pub(super) struct TargetArgs {
     /// These processes; they need not be php-fpm workers
     #[arg(short, long, value_name = "PID", num_args = 1.., value_parser = clap::value_parser!(i32).range(1..))]
     pid: Vec<i32>,
+}
+
+/// Where memprofs that run are reached.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunFolderArgs {
+    /// The folder by which memprofs that run are reached
+    #[arg(long, value_name = "DIR", env = "MEMPROF_RUN_FOLDER", default_value = RUN_FOLDER, hide = true)]
+    pub(super) run_folder: PathBuf,
 }
 
 impl TargetArgs {

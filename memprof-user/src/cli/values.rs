@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::capture::{CheckpointAt, OwnCheckpoint, Threshold};
+use crate::record::Level;
 
 /// `60`, `60s`, `10m`, `1h30m`
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -39,6 +40,33 @@ pub(super) fn threshold(text: &str) -> Result<Threshold, String> {
             .map(|bytes| Threshold::Bytes(bytes as u64))
     };
     parsed.ok_or_else(|| "want MiB (1536) or a share of the worker's memory_limit (75%)".to_owned())
+}
+
+/// A level by the names that Monolog has for them; those that memprof does not write count as the next
+pub(super) fn level(text: &str) -> Result<Level, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" | "info" => Ok(Level::Info),
+        "notice" | "warning" => Ok(Level::Warning),
+        "error" | "critical" | "alert" | "emergency" => Ok(Level::Critical),
+        _ => Err("want info, warning or critical".to_owned()),
+    }
+}
+
+/// Milliseconds above 0: `50`, `0.5`
+pub(super) fn milliseconds(text: &str) -> Result<f64, String> {
+    let parsed = text
+        .parse()
+        .ok()
+        .filter(|ms| *ms > 0.0 && f64::is_finite(*ms));
+    parsed.ok_or_else(|| "want milliseconds above 0: 50".to_owned())
+}
+
+/// `peak > 75%`: a threshold that a worker is past
+pub(super) fn peak(text: &str) -> Result<Threshold, String> {
+    let wanted = "want 'peak > 75%' or 'peak > 1536'";
+    let rest = text.trim().strip_prefix("peak").map(str::trim_start);
+    let past = rest.and_then(|rest| rest.strip_prefix('>')).ok_or(wanted)?;
+    threshold(past.trim()).map_err(|_| wanted.to_owned())
 }
 
 /// `0` to `1`
@@ -144,6 +172,16 @@ mod tests {
         }
         for text in ["", "boot", "=f", "boot=", "a b=f", "a\"=f"] {
             assert!(checkpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_about_the_peak() {
+        for text in ["peak > 75%", "peak>75%", " peak  >  75% "] {
+            assert_eq!(peak(text), Ok(Threshold::ShareOfLimit(0.75)), "{text}");
+        }
+        for text in ["", "75%", "peak", "peak < 75%", "peak > x", "peaks > 75%"] {
+            assert!(peak(text).is_err(), "{text}");
         }
     }
 

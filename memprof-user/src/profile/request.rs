@@ -135,6 +135,15 @@ impl RequestProfile {
         });
     }
 
+    /// The request ran from this time on, in Unix seconds, and was held before.
+    pub fn set_start(&mut self, time: f64) {
+        let start = self.checkpoints.iter_mut();
+        let mut start = start.filter(|seen| seen.label == Label::RequestStart);
+        if let Some(start) = start.next() {
+            start.time = time;
+        }
+    }
+
     /// The heap grew within a function whose first growth is a checkpoint: what is known then is
     /// real_size, in bytes.
     pub fn first_growth(&mut self, label: &Label, real_size: u64, time: f64) {

@@ -7,10 +7,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o750);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
@@ -22,6 +23,17 @@ const CREATE_FILE: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_EXCL)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
+
+/// A file in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OwnFile {
+    /// Its name.
+    pub(super) name: String,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Its mtime in Unix seconds.
+    pub(super) modified: i64,
+}
 
 /// An open directory.
 #[derive(Debug)]
@@ -69,6 +81,47 @@ impl Directory {
             Err(Errno::ENOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The regular files in it that belong to the user who runs this, and have no other name elsewhere.
+    pub(super) fn own_files(&self) -> io::Result<Vec<OwnFile>> {
+        // A descriptor of its own, because reading moves it.
+        let mut listing = Dir::openat(&self.descriptor, ".", OPEN_DIRECTORY, Mode::empty())?;
+        let mut files = Vec::new();
+        for entry in listing.iter() {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            // It went meanwhile where this fails.
+            let Ok(found) = fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let is_file =
+                SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+            if is_file && found.st_uid == geteuid().as_raw() && found.st_nlink == 1 {
+                files.push(OwnFile {
+                    name: name.to_owned(),
+                    bytes: u64::try_from(found.st_size).unwrap_or(0),
+                    modified: found.st_mtime,
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Takes a file away.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(
+            &self.descriptor,
+            name,
+            UnlinkatFlags::NoRemoveDir,
+        )?)
+    }
+
+    /// Gives a file another name in the same directory.
+    pub(super) fn rename(&self, name: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.descriptor, name, &self.descriptor, to)?)
     }
 
     /// Puts a file (mode 0640) there in one step, in place of what has that name: nobody sees a part of it.

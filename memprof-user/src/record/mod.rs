@@ -13,8 +13,11 @@ mod directory;
 pub mod dump;
 pub mod event;
 pub mod frame;
+pub mod guard;
+pub mod heap_snapshot;
 pub mod json;
 pub mod log;
+pub mod mode;
 pub mod models;
 pub mod number;
 pub mod oom;
@@ -31,7 +34,7 @@ pub mod time;
 pub mod units;
 
 /// How serious a log line is, by the names that Monolog writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
     /// For information.

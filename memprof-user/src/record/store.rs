@@ -11,11 +11,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use thiserror::Error;
 
-use super::directory::Directory;
+use super::directory::{Directory, OwnFile};
 use super::dump::Dump;
 use super::json;
 use super::pprof::Profile;
@@ -24,6 +25,10 @@ use super::summary::Summary;
 const LOG: &str = "memprof.log";
 const DUMPS: &str = "memory-dumps";
 const SUMMARY: &str = "summary.json";
+/// Logs that were put aside: this, the moment in Unix seconds, `.log`.
+const LOG_ASIDE: &str = "memprof-";
+/// A longer log is put aside.
+const MOST_LOG_BYTES: u64 = 64 << 20;
 /// How many dumps of one worker in one second get a name of their own.
 const MAX_DUMPS_A_SECOND: u32 = 1000;
 
@@ -52,6 +57,15 @@ pub enum StoreError {
     /// The record cannot be JSON.
     #[error("cannot write a record as JSON: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+/// Which records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// So many bytes of them at most.
+    pub bytes: u64,
+    /// Those that are not older.
+    pub age: Duration,
 }
 
 /// The open directory of a run.
@@ -122,6 +136,58 @@ impl Store {
         put(&self.root, SUMMARY, text.as_bytes(), None)
     }
 
+    /// Takes away what is older than that, and the oldest beyond so many bytes: dumps, profiles and logs of
+    /// runs before, and nothing that this user has not written. How many files went.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Write`].
+    pub fn clean(&self, keep: Keep, now: Timestamp) -> Result<u64, StoreError> {
+        let failed = |path| move |source| StoreError::Write { path, source };
+        let mut files = Vec::new();
+        for directory in [&self.root, &self.dumps] {
+            let found = directory.own_files().map_err(failed(directory.join("")))?;
+            let records = found.into_iter().filter(|file| is_record(&file.name));
+            files.extend(records.map(|file| (directory, file)));
+        }
+        // Newest first; the name decides between those of one second.
+        files.sort_by(|(_, one), (_, other)| {
+            (other.modified, &other.name).cmp(&(one.modified, &one.name))
+        });
+        let oldest = now.as_second().saturating_sub_unsigned(keep.age.as_secs());
+        let mut kept = 0_u64;
+        let mut removed = 0;
+        for (directory, file) in files {
+            kept = kept.saturating_add(file.bytes);
+            if kept > keep.bytes || file.modified < oldest {
+                directory
+                    .remove(&file.name)
+                    .map_err(failed(directory.join(&file.name)))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Puts the log aside when it is long; the next line begins a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Write`].
+    pub fn rotate_log(&self, now: Timestamp) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Write {
+            path: self.root.join(LOG),
+            source,
+        };
+        let files = self.root.own_files().map_err(failed)?;
+        let is_long = |file: &OwnFile| file.name == LOG && file.bytes > MOST_LOG_BYTES;
+        if !files.iter().any(is_long) {
+            return Ok(());
+        }
+        let aside = format!("{LOG_ASIDE}{}.log", now.as_second());
+        self.root.rename(LOG, &aside).map_err(failed)
+    }
+
     fn free_dump_name(&self, second: i64, pid: u32) -> Result<String, StoreError> {
         let write_error = |source| StoreError::Write {
             path: self.root.join(DUMPS),
@@ -139,6 +205,21 @@ impl Store {
             "{MAX_DUMPS_A_SECOND} dumps of worker {pid} in one second"
         ))))
     }
+}
+
+/// Whether a file has a name that only records have.
+fn is_record(name: &str) -> bool {
+    let numbered = |prefix: &str, suffix: &str| {
+        let middle = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_suffix(suffix));
+        middle.is_some_and(|middle| {
+            !middle.is_empty() && middle.chars().all(|c| c.is_ascii_digit() || c == '-')
+        })
+    };
+    numbered("memory-dump-", ".json")
+        || numbered("profile-", ".pb.gz")
+        || numbered(LOG_ASIDE, ".log")
 }
 
 fn put(
@@ -201,6 +282,77 @@ mod tests {
                 (1_770_091_506, 0o640)
             );
         }
+    }
+
+    #[test]
+    fn the_oldest_records_go_and_nothing_else() {
+        let root = tempfile::tempdir().expect("a directory");
+        let store = Store::create(root.path()).expect("made");
+        let now = Timestamp::from_second(1_770_000_000).expect("in range");
+        let day = 86_400;
+        let put = |directory: &Directory, name: &str, bytes: usize, age: u64| {
+            let modified = SystemTime::from(now) - Duration::from_secs(age);
+            let content = vec![b' '; bytes];
+            directory
+                .put(name, &content, Some(modified))
+                .expect("written");
+        };
+        put(&store.dumps, "memory-dump-1-7.json", 100, 8 * day);
+        put(&store.dumps, "memory-dump-2-7.json", 100, 6 * day);
+        put(&store.dumps, "memory-dump-3-7-2.json", 100, 3 * day);
+        put(&store.root, "profile-4.pb.gz", 100, 5 * day);
+        put(&store.root, "memprof-5.log", 100, 4 * day);
+        for other in [
+            "laravel.log",
+            "memprof.log",
+            "summary.json",
+            "profile-x.pb.gz",
+        ] {
+            put(&store.root, other, 1000, 100 * day);
+        }
+        put(&store.dumps, "memory-dump-mine.json", 1000, 100 * day);
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("profile-9.pb.gz"))
+            .expect("symlink");
+
+        let keep = Keep {
+            bytes: 1000,
+            age: Duration::from_secs(7 * day),
+        };
+        assert_eq!(store.clean(keep, now).expect("cleaned"), 1);
+        let few = Keep { bytes: 250, ..keep };
+        assert_eq!(store.clean(few, now).expect("cleaned"), 2);
+        assert_eq!(
+            names(root.path()),
+            [
+                "laravel.log",
+                "memory-dumps",
+                "memprof-5.log",
+                "memprof.log",
+                "profile-9.pb.gz",
+                "profile-x.pb.gz",
+                "summary.json"
+            ]
+        );
+        assert_eq!(
+            names(&root.path().join("memory-dumps")),
+            ["memory-dump-3-7-2.json", "memory-dump-mine.json"]
+        );
+    }
+
+    #[test]
+    fn a_long_log_is_put_aside() {
+        let root = tempfile::tempdir().expect("a directory");
+        let store = Store::create(root.path()).expect("made");
+        let now = Timestamp::from_second(1_770_000_000).expect("in range");
+        let log = fs::File::create(store.log_path()).expect("made");
+        log.set_len(MOST_LOG_BYTES).expect("set");
+        store.rotate_log(now).expect("looked at");
+        log.set_len(MOST_LOG_BYTES + 1).expect("set");
+        store.rotate_log(now).expect("put aside");
+        assert_eq!(
+            names(root.path()),
+            ["memory-dumps", "memprof-1770000000.log"]
+        );
     }
 
     #[test]

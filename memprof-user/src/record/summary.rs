@@ -31,6 +31,9 @@ pub struct Summary {
     pub errors: IndexMap<String, u64>,
     /// What the probes cost the workers; `null` when it was not measured.
     pub overhead: Option<Overhead>,
+    /// What the overhead guard found, and stepped down or thinned its samples for.
+    #[serde(default)]
+    pub guard: Vec<String>,
 }
 
 impl Record for Summary {
@@ -109,6 +112,7 @@ mod tests {
             lost_events: None,
             errors: IndexMap::from([("layout".to_owned(), 2)]),
             overhead: None,
+            guard: Vec::new(),
         };
         let text = to_pretty(&summary).expect("JSON");
         assert!(

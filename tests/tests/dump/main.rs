@@ -12,7 +12,7 @@ use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild, sleeps};
 use serde_json::{Value, json};
 
 use script::{
-    SECRET, SessionFacts, Taken, check, check_largest, check_session, dump_worker, settings,
+    SECRET, SessionFacts, Taken, WHOLE, check, check_largest, check_session, dump_worker, settings,
     wait_until,
 };
 
@@ -155,7 +155,7 @@ fn laravels_session_is_as_long_as_php_says() {
     let (taken, response) = thread::scope(|scope| {
         let waiting = scope.spawn(|| laravel.send(request).unwrap());
         wait_until("the page does not sleep", || sleeps(worker));
-        let taken = Taken::of(worker, &[]);
+        let taken = Taken::of(worker, &WHOLE);
         fs::write(&file, "").unwrap();
         (taken, waiting.join().unwrap())
     });

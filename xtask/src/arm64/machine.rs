@@ -71,8 +71,9 @@ pub fn run_tests(kernel: &Kernel, builds: &[PhpBuild], tests: &[Test]) -> Result
 
 /// The machine without disks and folders. What it prints goes to this terminal.
 fn machine(kernel: &Kernel) -> Result<Command> {
-    let (image, initramfs) = packages::kernel(kernel)?;
-    let qemu = packages::qemu()?;
+    let missing = "the tests on arm64 need a virtual machine, and that could not be had";
+    let (image, initramfs) = packages::kernel(kernel).context(missing)?;
+    let qemu = packages::qemu().context(missing)?;
     let mut machine = Command::new("timeout");
     machine.args(["--kill-after=10", LIMIT_SECONDS]);
     machine.arg(qemu.get_program()).args(qemu.get_args());

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod cookies;
+mod detach;
 mod event;
 mod holds;
 
@@ -9,6 +10,7 @@ use std::{
     cell::RefCell,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use bytemuck::{Zeroable, bytes_of};
@@ -17,11 +19,13 @@ use libbpf_rs::{
     RingBuffer, RingBufferBuilder, UprobeMultiOpts, UprobeOpts,
 };
 use memprof_ebpf::{
-    ARMED_ONCE, ExactCount, ExactKey, WATCHED_TAIL, Worker, WorkerConfig, WorkerState,
+    ARMED_ONCE, ExactCount, ExactKey, ForcedStart, Targeting, WATCHED_TAIL, Worker, WorkerConfig,
+    WorkerState,
 };
 
 pub use calibrate::trap_ns;
 pub use cookies::{Program, cookie_of, program_of};
+pub use detach::Detacher;
 pub use event::{Event, StackHead};
 pub use holds::HoldMaps;
 
@@ -60,6 +64,9 @@ pub enum EngineError {
         #[source]
         source: libbpf_rs::Error,
     },
+    /// Workers can't be held at the start of forced requests.
+    #[error("the thread that holds workers at the start of forced requests can't be started")]
+    Tracer(#[source] std::io::Error),
     /// A map could not be read or written.
     #[error("the BPF map `{0}` could not be used")]
     Map(&'static str, #[source] libbpf_rs::Error),
@@ -73,7 +80,7 @@ impl EngineError {
             Self::Load(error) | Self::Map(_, error) | Self::Attach { source: error, .. } => {
                 error.kind() == ErrorKind::PermissionDenied
             }
-            Self::Missing(_) => false,
+            Self::Missing(_) | Self::Tracer(_) => false,
         }
     }
 }
@@ -103,27 +110,38 @@ pub struct Engine {
     armed: MapHandle,
     exact: MapHandle,
     seen: MapHandle,
+    targeting: MapHandle,
+    permits: MapHandle,
+    /// Workers that stop for a forced request and were not asked for yet.
+    forced: Rc<RefCell<Vec<ForcedStart>>>,
+}
+
+/// How much room the maps have.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The events' ring in bytes, a power of two.
+    pub ring_bytes: u32,
+    /// Whether exact counts are made.
+    pub exact: bool,
+    /// Forced requests of a minute, 1 at least.
+    pub permits: u32,
 }
 
 impl Engine {
-    /// Loads the programs. `ring_bytes` is a power of two; `exact` makes room for exact counts.
+    /// Loads the programs.
     ///
     /// # Errors
     /// The kernel refuses the programs, for want of a capability or because it is too old.
-    pub fn load(
-        attach: Attach,
-        ring_bytes: u32,
-        exact: bool,
-        sink: Sink,
-    ) -> Result<Self, EngineError> {
+    pub fn load(attach: Attach, room: Room, sink: Sink) -> Result<Self, EngineError> {
         let mut open = ObjectBuilder::default()
             .open_memory(OBJECT)
             .map_err(EngineError::Load)?;
         for mut map in open.maps_mut() {
             let entries = match map.name().to_str() {
-                Some("EVENTS") => ring_bytes,
-                Some("EXACT") if !exact => 1,
+                Some("EVENTS") => room.ring_bytes,
                 Some("HOLD_ORDERS") => HOLD_ORDERS_BYTES,
+                Some("EXACT") if !room.exact => 1,
+                Some("PERMITS") => room.permits,
                 _ => continue,
             };
             map.set_max_entries(entries).map_err(EngineError::Load)?;
@@ -134,17 +152,8 @@ impl Engine {
             }
         }
         let object = open.load().map_err(EngineError::Load)?;
-        let events = handle(&object, "EVENTS")?;
-        let mut builder = RingBufferBuilder::new();
-        builder
-            .add(&events, move |bytes| {
-                if let Some(event) = Event::decode(bytes) {
-                    (sink.borrow_mut())(event);
-                }
-                0
-            })
-            .map_err(EngineError::Load)?;
-        let ring = builder.build().map_err(EngineError::Load)?;
+        let forced = Rc::new(RefCell::new(Vec::new()));
+        let ring = ring(&object, sink, &forced)?;
         Ok(Self {
             attach,
             ring,
@@ -152,6 +161,9 @@ impl Engine {
             armed: handle(&object, "ARMED")?,
             exact: handle(&object, "EXACT")?,
             seen: handle(&object, "SEEN")?,
+            targeting: handle(&object, "TARGETING")?,
+            permits: handle(&object, "PERMITS")?,
+            forced,
             object,
         })
     }
@@ -166,6 +178,40 @@ impl Engine {
         let taken = self.ring.consume_raw_n(most);
         usize::try_from(taken)
             .map_err(|_| EngineError::Map("EVENTS", libbpf_rs::Error::from_raw_os_error(-taken)))
+    }
+
+    /// Waits until a worker stops for a forced request, `patience` at most; those that have.
+    ///
+    /// # Errors
+    /// The ring can't be waited for.
+    pub fn wait(&self, patience: Duration) -> Result<Vec<ForcedStart>, EngineError> {
+        match self.ring.poll(patience) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                Err(EngineError::Map("URGENT", error))
+            }
+            _ => Ok(self.forced.take()),
+        }
+    }
+
+    /// Says which requests may be recorded in full.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn target(&self, targeting: &Targeting) -> Result<(), EngineError> {
+        self.targeting
+            .update(&key(0), bytes_of(targeting), MapFlags::ANY)
+            .map_err(|error| EngineError::Map("TARGETING", error))
+    }
+
+    /// Permits as many forced requests as there is room for.
+    pub fn permit_forced(&self) {
+        let permit = 1_u32;
+        // It is full where this fails.
+        while self
+            .permits
+            .update(&[], bytes_of(&permit), MapFlags::ANY)
+            .is_ok()
+        {}
     }
 
     /// Attaches a program at `sites` of the file at `path`, in one worker or in all that map it.
@@ -319,6 +365,35 @@ impl Engine {
     }
 }
 
+/// The rings of events and of forced requests.
+fn ring(
+    object: &Object,
+    sink: Sink,
+    forced: &Rc<RefCell<Vec<ForcedStart>>>,
+) -> Result<RingBuffer<'static>, EngineError> {
+    let events = handle(object, "EVENTS")?;
+    let urgent = handle(object, "URGENT")?;
+    let forced = Rc::clone(forced);
+    let mut builder = RingBufferBuilder::new();
+    builder
+        .add(&events, move |bytes| {
+            if let Some(event) = Event::decode(bytes) {
+                (sink.borrow_mut())(event);
+            }
+            0
+        })
+        .and_then(|builder| {
+            builder.add(&urgent, move |bytes| {
+                if let Ok(start) = bytemuck::try_pod_read_unaligned(bytes) {
+                    forced.borrow_mut().push(start);
+                }
+                0
+            })
+        })
+        .map_err(EngineError::Load)?;
+    builder.build().map_err(EngineError::Load)
+}
+
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, EngineError> {
     let map = object
         .maps()
@@ -329,4 +404,52 @@ fn handle(object: &Object, name: &'static str) -> Result<MapHandle, EngineError>
 
 fn key(pid: i32) -> [u8; 4] {
     pid.to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSection, ObjectSymbol};
+
+    use super::OBJECT;
+
+    /// Above this a function gets a stack that another run of the program may write over: the kernel's
+    /// `BPF_PRIV_STACK_MIN_SIZE` is 64, and it rounds up to 16.
+    const MOST_STACK: i64 = 48;
+
+    /// The most bytes that the instruction reaches down the stack: by an access through r10, or by an
+    /// address that is made from it.
+    fn stack_use(instruction: &[u8]) -> i64 {
+        let [code, registers, low, high, immediate @ ..] = instruction else {
+            return 0;
+        };
+        let offset = i64::from(i16::from_le_bytes([*low, *high]));
+        let immediate = i64::from(i32::from_le_bytes(immediate.try_into().unwrap_or_default()));
+        match code & 7 {
+            // BPF_LDX
+            1 if registers >> 4 == 10 => -offset,
+            // BPF_ST and BPF_STX
+            2 | 3 if registers & 15 == 10 => -offset,
+            // BPF_ALU64 | BPF_ADD | BPF_K
+            7 if *code == 7 => -immediate,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn entry_functions_need_next_to_no_stack() {
+        let object = object::File::parse(OBJECT).expect("an ELF file");
+        let section = object.section_by_name("uprobe.multi.s").expect("programs");
+        let code = section.data().expect("code");
+        let mut programs = 0;
+        for symbol in object.symbols() {
+            if symbol.section_index() != Some(section.index()) || symbol.size() == 0 {
+                continue;
+            }
+            programs += 1;
+            let range = symbol.address() as usize..(symbol.address() + symbol.size()) as usize;
+            let used = code[range].chunks(8).map(stack_use).max();
+            assert!(used <= Some(MOST_STACK), "{:?}: {used:?}", symbol.name());
+        }
+        assert_eq!(programs, 7);
+    }
 }

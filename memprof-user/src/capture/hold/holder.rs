@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::{Facts, NICE_TO_HOLD, NICE_TO_READ, Outcome, Shared, Target, lock, run_at};
 use crate::capture::dump::{Held, Reading, Taken};
 use crate::capture::tracee::{Stop, Tracee};
+use crate::zend::Scope;
 
 /// A request that ended well is stopped for this part of the longest stop at most.
 const PART_AT_END: u32 = 5;
@@ -138,7 +139,7 @@ impl<'a> Holder<'a> {
         let result = begun.and_then(|()| {
             run_at(NICE_TO_READ);
             let deadline = Instant::now() + self.shared.max_stop.saturating_sub(elapsed(since));
-            let reading = Reading::of(&self.target.live, Some(deadline));
+            let reading = Reading::of(&self.target.live, Some(deadline), Scope::Holders);
             reading.map_err(|error| error.to_string())
         });
         // It fails where the worker was killed meanwhile, and the next wait tells of its end.
