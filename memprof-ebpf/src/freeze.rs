@@ -23,7 +23,7 @@ use crate::{
 const SIGURG: u32 = 23;
 /// How long a worker that dies waits for the agent to trace it, in ns. A heap that grows fast passes
 /// from nearly nothing to its limit in one allocation, and then nobody had asked before.
-const PATIENCE_NS: u64 = 50_000_000;
+const PATIENCE_NS: u64 = 250_000_000;
 /// Turns of that wait, which end by the clock; a turn takes some 500 ns.
 const MOST_TURNS: u32 = 1 << 20;
 /// Bytes of a chunk of the Zend heap, as a power of two.

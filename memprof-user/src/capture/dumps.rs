@@ -21,7 +21,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    fpm::{LivePhp, Worker},
+    fpm::{self, LivePhp, Worker},
     profile::RequestInfo,
     record::{
         dump::{CONTEXT_CRITICAL, CONTEXT_OOM},
@@ -229,6 +229,23 @@ impl Dumps {
             self.count("the run ended before the worker was read");
         }
     }
+}
+
+/// What there is to say of php-fpm's slowlog in the pools of these workers: it traces workers as well.
+pub fn slowlog_notes(workers: &[Worker]) -> Vec<String> {
+    let Ok(processes) = fpm::discover() else {
+        return Vec::new();
+    };
+    let note = |(master, pool): (&fpm::Master, &str)| {
+        let config = fpm::Config::of(master);
+        let timeout = config.pool(pool)?.slowlog_timeout.as_ref()?;
+        Some(format!(
+            "pool {pool} has request_slowlog_timeout = {timeout}: a worker that php-fpm is tracing is not dumped, \
+             and one that memprof traces (--freeze-above) gets no entry in php-fpm's slowlog"
+        ))
+    };
+    let pools = processes.pools_of(workers);
+    pools.into_iter().filter_map(note).collect()
 }
 
 fn external<'a>(

@@ -31,7 +31,7 @@ use thiserror::Error;
 
 pub use cached::CachedMemory;
 pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
-pub use graph::{Holder, Holders, Sum};
+pub use graph::{Holder, Holders, Scope, Sum};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
 pub use objects::{ClassObjects, LiveObjects};
 pub use process::{Addresses, Process};

@@ -7,7 +7,7 @@ use crate::record::request::UserId;
 
 use super::ZendError;
 use super::fingerprint::Machine;
-use super::graph::{Graph, Holders, Region};
+use super::graph::{Graph, Holders, Region, Scope};
 use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
 use super::laravel;
 use super::layout::Layout;
@@ -311,6 +311,7 @@ impl Process {
         &self,
         source: &dyn Memory,
         deadline: Option<Instant>,
+        scope: Scope,
     ) -> Result<Option<Holders>, ZendError> {
         if !self.in_request()? {
             return Ok(None);
@@ -321,7 +322,7 @@ impl Process {
             addresses: self.addresses,
             globals: &self.globals,
         };
-        graph.holders(source, deadline).map(Some)
+        graph.holders(source, deadline, scope).map(Some)
     }
 
     /// The id of the user whom Laravel knows, if one of the `objects` is its session guard and has loaded one.
@@ -480,7 +481,7 @@ mod tests {
         let _ = process.request();
         let _ = process.included_files();
         let _ = process.stack_ends(8);
-        let _ = process.holders(process.memory.as_ref(), None);
+        let _ = process.holders(process.memory.as_ref(), None, Scope::Graph);
         if let Ok(objects) = process.objects() {
             let _ = process.session(&objects);
             let _ = process.cache_driver(&objects);

@@ -216,6 +216,8 @@ if (isset($query['chain'])) {
 
         return $chain;
     });
+    // The table of all objects grew too, which is not the chain's; a link takes a slot of 80 bytes.
+    Facts::$bytes["\$GLOBALS['chain']"] = 80 * (int) $query['chain'];
 }
 $lost = new Lost();
 $lost->self = $lost;

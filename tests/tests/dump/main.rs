@@ -32,7 +32,8 @@ fn a_worker_is_what_it_says_itself() {
             assert_eq!(taken.external("/pid"), worker);
             assert_eq!(taken.external("/pool"), "www");
             let script = fpm.inside("scripts/dump.php");
-            let request = json!({"method": "GET", "path": "/dump.php", "script": script});
+            let request =
+                json!({"method": "GET", "path": "/dump.php", "script": script, "user_id": null});
             assert_eq!(taken.external("/request"), &request);
             // A second one, of the warm worker.
             let (taken, facts) = dump_worker(&fpm, "");

@@ -165,6 +165,50 @@ fn a_worker_that_another_process_traces_is_not_dumped_but_told() {
 }
 
 #[test]
+fn a_slowlog_and_a_traced_worker_do_each_other_no_harm() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let mut settings = own_pool("limit-slowlog");
+    let slowlog = [
+        ("request_slowlog_timeout", "1s"),
+        ("slowlog", "/tmp/memprof-slow.log"),
+    ];
+    let pool = &mut settings.pools[0];
+    pool.directives
+        .extend(slowlog.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let fpm = Fpm::start(build, settings).unwrap();
+    let worker = fpm.workers(fpm.pool()).unwrap()[0];
+    let memprof = attach_to(&fpm, &[]).unwrap();
+    let response = while_held(&fpm, worker, || {
+        wait_until("php-fpm does not trace the slow worker", || {
+            fpm.log().contains("failed to ptrace(ATTACH)")
+        });
+    });
+    assert_eq!(response.status, 200);
+    assert_eq!(fpm.get("environment.php").unwrap().status, 200);
+    assert_eq!(fpm.workers(fpm.pool()).unwrap(), [worker]);
+    let finished = memprof.stop().unwrap();
+    assert!(
+        finished.stderr.contains("request_slowlog_timeout = 1s"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn probe_by_probe_a_worker_is_stopped_too() {
+    let (fpm, worker) = start();
+    let memprof = attach_to(&fpm, &["--single-uprobes"]).unwrap();
+    for case in ["slow", "jump"] {
+        let response = fpm.get(&format!("limit.php?case={case}")).unwrap();
+        assert!(response.stderr.contains("exhausted"), "{response:?}");
+    }
+    let finished = memprof.stop().unwrap();
+    assert_eq!(finished.summary().unwrap()["errors"], serde_json::json!([]));
+    assert_eq!(with_context(&dumps(&fpm), "oom_shutdown").len(), 2);
+    assert_eq!(fpm.workers(fpm.pool()).unwrap(), [worker]);
+}
+
+#[test]
 fn without_dumps_no_worker_is_stopped() {
     let (fpm, worker) = start();
     let memprof = attach_to(&fpm, &["--no-dumps"]).unwrap();

@@ -1,5 +1,6 @@
 //! One php-fpm with what watches it, and requests that are sent to several of them in turns.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -155,7 +156,10 @@ struct Lane {
     agent: Option<Agent>,
     _bpftrace: Option<Bpftrace>,
     client: Client,
+    /// The worker that serves the requests.
+    worker: i32,
     times: Vec<Duration>,
+    cpu_times: Vec<Duration>,
     _fpm: Fpm,
 }
 
@@ -170,6 +174,10 @@ pub struct LaneResult {
     pub ms: Quartiles,
     /// The median over that of the first setup.
     pub ratio: f64,
+    /// The worker's time on a processor in ms, from one answer to the next: other work of the machine is not in it.
+    pub cpu_ms: Quartiles,
+    /// The median over that of the first setup.
+    pub cpu_ratio: f64,
     /// What memprof used.
     pub agent: Option<AgentCost>,
 }
@@ -193,14 +201,25 @@ impl Lane {
             Setup::Bpftrace => Some(Bpftrace::attach(&fpm)?),
             _ => None,
         };
+        let workers = fpm.workers(setup.pool())?;
         Ok(Self {
             setup,
             agent,
             _bpftrace: bpftrace,
             client,
+            worker: *workers.first().context("the pool has no worker")?,
             times: Vec::new(),
+            cpu_times: Vec::new(),
             _fpm: fpm,
         })
+    }
+
+    fn request(&mut self) -> Result<()> {
+        let before = cpu_time(self.worker)?;
+        self.times.push((self.client)()?);
+        self.cpu_times
+            .push(cpu_time(self.worker)?.saturating_sub(before));
+        Ok(())
     }
 }
 
@@ -221,23 +240,39 @@ pub fn measure(
     let mut lanes = setups.iter().map(open).collect::<Result<Vec<_>>>()?;
     for _ in 0..requests {
         for lane in &mut lanes {
-            let time = (lane.client)().with_context(|| lane.setup.title())?;
-            lane.times.push(time);
+            lane.request().with_context(|| lane.setup.title())?;
         }
         lanes.rotate_left(1);
     }
     lanes.sort_by_key(|lane| setups.iter().position(|setup| *setup == lane.setup));
     let mut results: Vec<LaneResult> = Vec::new();
     for mut lane in lanes {
-        let ms = Quartiles::of(lane.times.iter().map(|time| time.as_secs_f64() * 1e3))?;
-        let base = results.first().map_or(ms.median, |first| first.ms.median);
+        let quartiles =
+            |times: &[Duration]| Quartiles::of(times.iter().map(|time| time.as_secs_f64() * 1e3));
+        let (ms, cpu_ms) = (quartiles(&lane.times)?, quartiles(&lane.cpu_times)?);
+        let base = results
+            .first()
+            .map_or((ms, cpu_ms), |first| (first.ms, first.cpu_ms));
         results.push(LaneResult {
             setup: lane.setup,
             requests: lane.times.len(),
             ms,
-            ratio: ms.median / base,
+            ratio: ms.median / base.0.median,
+            cpu_ms,
+            cpu_ratio: cpu_ms.median / base.1.median,
             agent: lane.agent.take().map(Agent::stop).transpose()?,
         });
     }
     Ok(results)
+}
+
+/// The time that a process has been on a processor.
+fn cpu_time(pid: i32) -> Result<Duration> {
+    let file = format!("/proc/{pid}/schedstat");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let nanoseconds = text.split(' ').next().unwrap_or_default();
+    let nanoseconds = nanoseconds
+        .parse()
+        .with_context(|| format!("reading {file}: {text}"))?;
+    Ok(Duration::from_nanos(nanoseconds))
 }

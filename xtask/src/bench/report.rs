@@ -97,39 +97,44 @@ pub fn publish(
 /// Setups that were measured in turns.
 impl Table for Vec<LaneResult> {
     fn table(&self) -> String {
-        let mut table = "| setup | requests | median ms | quartiles ms | ratio | agent CPU, ms a request | agent MiB | \
-            events a request | lost | ns a hit |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        let mut table = "| setup | requests | median ms | quartiles ms | ratio | worker CPU ms | ratio | agent MiB | \
+            events a request | lost | hits a request | ns a hit |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
         for lane in self {
             let ms = lane.ms;
             table += &format!(
-                "| {} | {} | {:.2} | {:.2} to {:.2} | {:.3} |",
+                "| {} | {} | {:.2} | {:.2} to {:.2} | {:.3} | {:.2} | {:.3} |",
                 lane.setup.title(),
                 lane.requests,
                 ms.median,
                 ms.low,
                 ms.high,
-                lane.ratio
+                lane.ratio,
+                lane.cpu_ms.median,
+                lane.cpu_ratio
             );
-            match &lane.agent {
-                Some(agent) => {
-                    let requests = lane.requests as f64;
-                    table += &format!(
-                        " {:.3} | {:.1} | {:.0} | {} | {} |\n",
-                        agent.cpu_ms / requests,
+            table += &lane
+                .agent
+                .as_ref()
+                .map_or(" | | | | |\n".to_owned(), |agent| {
+                    let a_request = |count: u64| count as f64 / lane.requests as f64;
+                    format!(
+                        " {:.1} | {:.0} | {} | {} | {} |\n",
                         agent.peak_mib,
-                        agent.events as f64 / requests,
+                        a_request(agent.events),
                         agent.lost,
-                        agent
-                            .ns_per_hit
-                            .map_or("unknown".to_owned(), |ns| format!("{ns:.0}"))
-                    );
-                }
-                None => table += " | | | | |\n",
-            }
+                        known(agent.hits.map(a_request)),
+                        known(agent.ns_per_hit)
+                    )
+                });
         }
         table + &noise(self)
     }
+}
+
+/// A figure without decimals; memprof may not know it.
+fn known(figure: Option<f64>) -> String {
+    figure.map_or("unknown".to_owned(), |figure| format!("{figure:.0}"))
 }
 
 /// Says by how much two php-fpms without anything differ.
@@ -138,13 +143,15 @@ fn noise(lanes: &[LaneResult]) -> String {
         return String::new();
     };
     let off = (again.ratio - 1.0).abs();
+    let cpu_off = (again.cpu_ratio - 1.0).abs();
     let verdict = if off > NOISE {
         "the machine was too noisy to tell smaller differences"
     } else {
         "smaller differences mean nothing"
     };
     format!(
-        "\nTwo php-fpms with nothing attached differ by {:.1} %: {verdict}.\n",
-        off * 100.0
+        "\nTwo php-fpms with nothing attached differ by {:.1} % in time, {:.1} % in worker CPU: {verdict}.\n",
+        off * 100.0,
+        cpu_off * 100.0
     )
 }

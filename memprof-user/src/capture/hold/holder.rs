@@ -6,9 +6,10 @@ use memprof_ebpf::{Hold, HoldOrder, StopReason};
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Facts, Outcome, Shared, Target, lock};
+use super::{Facts, NICE_TO_HOLD, NICE_TO_READ, Outcome, Shared, Target, lock, run_at};
 use crate::capture::dump::{Held, Reading, Taken};
 use crate::capture::tracee::{Stop, Tracee};
+use crate::zend::Scope;
 
 /// A request that ended well is stopped for this part of the longest stop at most.
 const PART_AT_END: u32 = 5;
@@ -136,13 +137,15 @@ impl<'a> Holder<'a> {
         let begun = lock(&self.shared.budget).begin(reason, Instant::now());
         let is_begun = begun.is_ok();
         let result = begun.and_then(|()| {
+            run_at(NICE_TO_READ);
             let deadline = Instant::now() + self.shared.max_stop.saturating_sub(elapsed(since));
-            let reading = Reading::of(&self.target.live, Some(deadline));
+            let reading = Reading::of(&self.target.live, Some(deadline), Scope::Holders);
             reading.map_err(|error| error.to_string())
         });
         // It fails where the worker was killed meanwhile, and the next wait tells of its end.
         let _ = tracee.go_on(0);
         let stopped = Held::For(elapsed(since));
+        run_at(NICE_TO_HOLD);
         self.shared.report(Outcome {
             target: self.target.clone(),
             request,

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use memprof_ebpf::{Hold, HoldOrder, OrderKind, StopReason};
 
+use nix::libc;
+
 use super::dump::Taken;
 use super::ebpf::{EngineError, HoldMaps};
 use super::options::DumpPolicy;
@@ -27,6 +29,9 @@ use holder::Holder;
 /// How often the watching thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Nice values: who reads must not keep another worker from being held.
+const NICE_TO_HOLD: libc::c_int = -10;
+const NICE_TO_READ: libc::c_int = -5;
 const HOLD: u32 = OrderKind::Hold as u32;
 
 /// A worker that may be held.
@@ -93,7 +98,10 @@ impl Holders {
         let watched = Arc::clone(&shared);
         let watcher = thread::Builder::new()
             .name("hold-orders".to_owned())
-            .spawn(move || watch(&watched))?;
+            .spawn(move || {
+                run_at(NICE_TO_HOLD);
+                watch(&watched)
+            })?;
         Ok(Holders {
             shared,
             outcomes,
@@ -171,6 +179,14 @@ impl Shared {
     fn forget(&self, pid: i32) {
         lock(&self.held).remove(&pid);
     }
+}
+
+/// Gives this thread, and those that it starts, the processor before others: a worker stands still for
+/// as long as they have to wait for one.
+fn run_at(nice: libc::c_int) {
+    // SAFETY: it takes numbers, and 0 is the calling thread.
+    // Without CAP_SYS_NICE it does nothing, and stops are longer on a machine that is full.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// Starts a thread for each worker that is to be held.

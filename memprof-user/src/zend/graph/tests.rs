@@ -45,7 +45,7 @@ fn word(random: &mut Random) -> u64 {
     }
 }
 
-fn walked(image: &Image) -> Result<Holders, ZendError> {
+fn walked(image: &Image, scope: Scope) -> Result<Holders, ZendError> {
     let heap_layout = HeapLayout::scan(&image.memory, HEAP, &image.layout, &image.decoded)?;
     let reader = Reader {
         memory: &image.memory,
@@ -68,7 +68,7 @@ fn walked(image: &Image) -> Result<Holders, ZendError> {
         },
         globals: &Region::of(&image.globals, 0),
     };
-    graph.holders(&image.memory, None)
+    graph.holders(&image.memory, None, scope)
 }
 
 #[test]
@@ -76,9 +76,16 @@ fn the_walk_of_any_heap_ends() {
     let mut finished = 0;
     for seed in 0..60 {
         let image = noise(&mut Random::new(seed));
-        let Ok(holders) = walked(&image) else {
+        let Ok(holders) = walked(&image, Scope::Holders) else {
             continue;
         };
+        let whole = walked(&image, Scope::Graph).expect("as before");
+        assert!(whole.explained_bytes <= whole.heap_bytes, "{seed}");
+        let graph = whole.graph.expect("no deadline");
+        let own: u64 = graph.nodes.iter().map(|node| node.self_bytes).sum();
+        assert!(own <= whole.explained_bytes, "{seed}");
+        let edges: u64 = graph.nodes.iter().map(|node| u64::from(node.edges)).sum();
+        assert_eq!(edges, graph.edges.len() as u64);
         finished += 1;
         assert_eq!(holders.heap_bytes, PAGES * PAGE_SIZE);
         assert!(holders.explained_bytes <= holders.heap_bytes, "{seed}");

@@ -15,9 +15,11 @@ use super::super::objects::Store;
 use super::super::process::Addresses;
 use super::super::slots::{Mark, Slot, Slots};
 use super::super::values::BUCKET;
+use super::Scope;
 use super::arrays::Keys;
 use super::classes::{Classes, Insides};
 use super::nodes::{Block, Blocks, Key, Kind, Node, Number};
+use super::snapshot::Recording;
 
 /// `IS_STRING` and those behind it, 7.4 to 8.6.
 pub(super) const STRING: u8 = 6;
@@ -27,6 +29,10 @@ pub(super) const RESOURCE: u8 = 9;
 pub(super) const REFERENCE: u8 = 10;
 pub(super) const CONSTANT_AST: u8 = 11;
 
+/// Most nodes: 40 bytes each.
+const MOST_NODES: usize = 500_000;
+/// Most nodes of a graph that is recorded whole.
+const MOST_RECORDED: usize = 1 << 26;
 /// A string of so many bytes has a node of its own.
 const LARGE_STRING: u64 = 16 << 10;
 /// Slots of a container that may be accounted to its owner.
@@ -67,6 +73,8 @@ pub(super) struct Walk<'a> {
     /// `CG(map_ptr_base)`
     map_base: u64,
     most_nodes: usize,
+    /// Notes every edge down, where the whole graph is wanted.
+    pub(super) recording: Option<Recording>,
     /// The first node that was not followed yet.
     next: usize,
     deferred: VecDeque<(Number, u32)>,
@@ -74,13 +82,12 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Room for `most_nodes` nodes; beyond that containers have none.
     pub(super) fn new(
         mut memory: CachedBlocks<&'a dyn Memory>,
         layout: &'a Layout,
         slots: Slots,
         addresses: Addresses,
-        most_nodes: usize,
+        scope: Scope,
     ) -> Result<Walk<'a>, MemoryError> {
         let store = Store::read(&mut memory, layout, addresses.executor)?;
         let map_base = memory.u64(at(addresses.compiler, layout.compiler.map_ptr_base))?;
@@ -90,13 +97,20 @@ impl<'a> Walk<'a> {
             slots,
             store,
             // Pages of it are used as nodes come.
-            nodes: Vec::with_capacity(most_nodes),
+            nodes: Vec::with_capacity(MOST_NODES),
             blocks: Blocks::default(),
             classes: Classes::default(),
             insides: Vec::new(),
             lost: 0,
             map_base,
-            most_nodes,
+            most_nodes: match scope {
+                Scope::Holders => MOST_NODES,
+                Scope::Graph => MOST_RECORDED,
+            },
+            recording: match scope {
+                Scope::Holders => None,
+                Scope::Graph => Some(Recording::default()),
+            },
             next: 0,
             deferred: VecDeque::new(),
             pending: Vec::new(),
@@ -293,15 +307,24 @@ impl<'a> Walk<'a> {
         let Some(slot) = self.slots.find(address) else {
             return;
         };
+        self.record(owner, key, slot);
         if !self.slots.mark(slot, Mark::Seen) {
             self.slots.mark(slot, Mark::Shared);
             return;
         }
-        let owner = match slot.bytes >= LARGE_STRING && self.nodes.len() < self.most_nodes {
+        let is_wanted = slot.bytes >= LARGE_STRING || self.recording.is_some();
+        let owner = match is_wanted && self.nodes.len() < self.most_nodes {
             true => self.place(owner, key, Kind::String, address),
             false => owner,
         };
         self.add(owner, Block::String, slot.bytes);
+    }
+
+    #[inline]
+    fn record(&mut self, owner: Number, key: Key, slot: Slot) {
+        if let Some(recording) = &mut self.recording {
+            recording.edge(owner, key, slot.start);
+        }
     }
 
     /// A reference is no step of a path.
@@ -320,6 +343,7 @@ impl<'a> Walk<'a> {
             };
         }
         if let (STRING..=OBJECT, Some(target)) = (kind, self.slots.find(word)) {
+            self.record(owner, key, target);
             self.slots.mark(target, Mark::Shared);
         }
         Ok(())
@@ -335,6 +359,7 @@ impl<'a> Walk<'a> {
         let Some(slot) = self.slots.find(address) else {
             return Ok(());
         };
+        self.record(owner, key, slot);
         if !self.slots.mark(slot, Mark::Seen) {
             self.slots.mark(slot, Mark::Shared);
             return Ok(());
@@ -360,6 +385,9 @@ impl<'a> Walk<'a> {
 
     /// Whether a container is small and holds nothing that would have a node.
     fn is_leaf(&mut self, kind: Kind, address: u64) -> Result<bool, MemoryError> {
+        if self.recording.is_some() {
+            return Ok(false);
+        }
         let (first, count, slot) = if kind == Kind::Array {
             match self.header(address)? {
                 None => return Ok(true),
