@@ -5,6 +5,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod call;
 mod class;
@@ -12,6 +13,7 @@ mod exact;
 mod freeze;
 mod growth;
 mod heap;
+mod hit;
 mod id;
 mod include;
 mod maps;

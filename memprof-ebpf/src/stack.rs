@@ -183,7 +183,11 @@ fn describe(worker: &mut Worker, frame: &ExecuteData, id: u64) -> (WalkedFrame, 
 #[inline(never)]
 fn add_place(worker: &mut Worker, function: u64, opline: u64, id: u64) -> u64 {
     let file = read(worker, function + u64::from(worker.config.offsets.filename)).unwrap_or(0);
-    let line = read::<u32>(worker, opline + OP_LINE).unwrap_or(0);
+    // A frame that is being made has none yet.
+    let line = match opline {
+        0 => 0,
+        opline => read::<u32>(worker, opline + OP_LINE).unwrap_or(0),
+    };
     mix(mix(id, file), u64::from(line))
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use memprof_ebpf::{
-    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent,
-    StackFrame, StopReason, UNKNOWN,
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Moment, RequestEvent, StackFrame,
+    StopReason, UNKNOWN,
 };
 
 use super::{
@@ -28,6 +28,8 @@ const END_NOT_SEEN: &str = "requests whose end was not seen";
 pub struct Finished {
     /// The worker that served it.
     pub pid: i32,
+    /// [`memprof_ebpf::WorkerState::request`]
+    pub number: u32,
     /// Whether its growth was recorded run by run.
     pub recorded: bool,
     /// What it did.
@@ -258,7 +260,6 @@ impl Recorder {
             pid: pid.cast_signed(),
             request,
             reason,
-            hold: Hold::from_number(event.label),
             tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
             counters,
             stack: self.frames(stack),
@@ -271,6 +272,7 @@ impl Recorder {
         if let Some(running) = self.running.remove(&pid) {
             self.steps.push(Step::Finished(Box::new(Finished {
                 pid: pid.cast_signed(),
+                number: running.number,
                 recorded: running.recorded,
                 profile: running.profile,
             })));

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    dumps::Dumps,
+    dumps::{Dumps, slowlog_notes},
     ebpf::{Attach, Engine, EngineError, Sink, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
@@ -121,6 +121,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     };
     run.warn_of_exact();
     run.follow_first(&found)?;
+    run.note_slowlogs(&found);
     run.announce();
     run.watch(&mut follower, &stop)?;
     run.finish(started)
@@ -186,6 +187,15 @@ impl Run<'_> {
                 "attached to {count} workers (PHP {}) in {mode} mode; records go to {out}",
                 versions.join(", ")
             ),
+        }
+    }
+
+    /// Before a worker is held: what php-fpm's own tracing means for that.
+    fn note_slowlogs(&self, found: &[crate::fpm::Worker]) {
+        if !self.options.quiet && self.options.dumps.is_some() {
+            for note in slowlog_notes(found) {
+                eprintln!("{note}");
+            }
         }
     }
 
@@ -263,7 +273,8 @@ impl Run<'_> {
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
-                    self.output.finished(&finished, worker, &recorder)?;
+                    let facts = self.dumps.facts(finished.pid, finished.number);
+                    self.output.finished(&finished, worker, facts, &recorder)?;
                 }
             }
         }

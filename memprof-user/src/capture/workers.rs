@@ -17,7 +17,7 @@ use super::{
     worker::config,
 };
 use crate::{
-    binary::{PhpVersion, ProbeSite},
+    binary::{PhpVersion, ProbeSite, Site},
     fpm::{Builds, LiveError, LivePhp, MappedSite, Worker},
 };
 
@@ -92,7 +92,7 @@ pub struct Workers {
     builds: Builds,
     hold: HoldConfig,
     /// The request probes of each executable, which sit in every process that maps it.
-    request: HashMap<FileId, Attached>,
+    request: HashMap<FileId, Vec<Attached>>,
     followed: BTreeMap<i32, Followed>,
     /// Workers whose PHP functions are not watched, because that could kill them.
     without_calls: u64,
@@ -153,8 +153,7 @@ impl Workers {
             armed: None,
         };
         if let Entry::Vacant(unprobed) = self.request.entry(followed.file) {
-            let sites = followed.sites(Program::Request);
-            unprobed.insert(engine.attach(Program::Request, &followed.path(), None, &sites)?);
+            unprobed.insert(followed.attach_request(engine)?);
         }
         if self.stays_armed() {
             followed.attach_growth(engine, self.mode)?;
@@ -317,6 +316,18 @@ impl Followed {
         all.filter(|site| program_of(&site.site) == program)
             .cloned()
             .collect()
+    }
+
+    /// The probes of every request, in all processes that map the executable.
+    fn attach_request(&self, engine: &Engine) -> Result<Vec<Attached>, EngineError> {
+        let path = self.path();
+        let sites = self.sites(Program::Request);
+        let (limit, _): (Vec<_>, Vec<_>) =
+            (sites.iter().cloned()).partition(|site| matches!(site.site, Site::LimitError { .. }));
+        Ok(vec![
+            engine.attach(Program::Request, &path, None, &sites)?,
+            engine.attach(Program::Hold, &path, None, &limit)?,
+        ])
     }
 
     /// The probes of a request that is recorded in full, in this worker alone.

@@ -13,6 +13,7 @@ mod directory;
 pub mod dump;
 pub mod event;
 pub mod frame;
+pub mod heap_snapshot;
 pub mod json;
 pub mod log;
 pub mod models;
