@@ -31,6 +31,8 @@ pub mod options;
 #[cfg(feature = "ebpf")]
 mod output;
 #[cfg(feature = "ebpf")]
+mod privileges;
+#[cfg(feature = "ebpf")]
 mod recorder;
 #[cfg(feature = "ebpf")]
 mod run;

@@ -24,6 +24,7 @@ use super::{
     highlights::Highlights,
     options::{AttachOptions, Mode},
     output::Output,
+    privileges::give_up_unneeded,
     recorder::{Recorder, Step},
     targeting::Requests,
     tracer::prepare_signals,
@@ -62,6 +63,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     }
     let stop = stop_flag()?;
     prepare_signals().map_err(AttachError::Signals)?;
+    let privileges = give_up_unneeded();
     let steering = Steering::start(options)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
@@ -111,6 +113,9 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         requests_recorded: 0,
         errors: BTreeMap::new(),
     };
+    if let Err(error) = privileges {
+        run.count_cause(&error);
+    }
     run.warn_of_exact();
     run.engine.permit_forced();
     run.output.tidy();
