@@ -154,14 +154,19 @@ impl Dumps {
         let Target { worker, live } = &outcome.target;
         let pool = worker.pool.as_deref();
         let moment = (worker.process.pid, outcome.request, outcome.reason);
-        let Some(mut snapshot) = self.waiting.remove(&moment) else {
+        let mut snapshot = match self.waiting.remove(&moment) {
+            Some(snapshot) => snapshot,
             // Behind an event that another worker is just sending, as it can be for a moment.
-            if outcome.time.elapsed() < EVENT_PATIENCE {
+            None if outcome.time.elapsed() < EVENT_PATIENCE => {
                 self.early.push(outcome);
-            } else {
-                self.count("the event of its moment was lost");
+                return Ok(());
             }
-            return Ok(());
+            None => {
+                let cause =
+                    "dumps without what was recorded until then, because that event was lost";
+                *self.missed.entry(cause.to_owned()).or_default() += 1;
+                Snapshot::unseen(worker.process.pid, outcome.request, outcome.reason)
+            }
         };
         let taken = match outcome.result {
             Ok(taken) => taken,
@@ -209,7 +214,7 @@ impl Dumps {
         *self.missed.entry(cause).or_default() += 1;
     }
 
-    /// The dumps that there should be and are not, by reason.
+    /// The dumps that there should be and are not, or not whole, by reason.
     pub fn missed(&self) -> &BTreeMap<String, u64> {
         &self.missed
     }
@@ -262,7 +267,7 @@ fn external<'a>(
         pid: snapshot.pid,
         pool,
         request: snapshot.info.as_ref().map(asked),
-        memory_limit_bytes: finite(snapshot.counters.limit),
+        memory_limit_bytes: finite(snapshot.limit),
         tried_bytes: snapshot.tried_bytes,
         path,
     }
@@ -270,7 +275,7 @@ fn external<'a>(
 
 /// The record as PHP's own error would have it: the place is that of the innermost PHP code.
 fn out_of_memory(snapshot: &Snapshot, setting: Option<String>) -> OutOfMemoryRecord {
-    let limit = MemoryLimit::from_heap(snapshot.counters.limit);
+    let limit = MemoryLimit::from_heap(snapshot.limit);
     let place = |frame: &Frame| Some((frame.file.clone()?, frame.line.unwrap_or(0)));
     let (file, line) = snapshot
         .stack
@@ -278,11 +283,11 @@ fn out_of_memory(snapshot: &Snapshot, setting: Option<String>) -> OutOfMemoryRec
         .find_map(place)
         .unwrap_or_else(|| ("Unknown".to_owned(), 0));
     OutOfMemoryRecord::new(
-        snapshot.counters.limit,
+        snapshot.limit,
         snapshot.tried_bytes.unwrap_or(0),
         limit.setting(setting.as_deref()),
         file,
         line,
-        snapshot.counters.real_peak,
+        snapshot.peak_bytes,
     )
 }

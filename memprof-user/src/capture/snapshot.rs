@@ -23,14 +23,33 @@ pub struct Snapshot {
     pub reason: StopReason,
     /// Bytes asked for, at the memory limit.
     pub tried_bytes: Option<u64>,
-    /// The heap then.
-    pub counters: Counters,
+    /// `memory_limit` as the heap has it; [`u64::MAX`] where it is not known.
+    pub limit: u64,
+    /// `memory_get_peak_usage(true)`
+    pub peak_bytes: u64,
     /// The stack, innermost first; empty at other moments than the memory limit's.
     pub stack: Vec<Frame>,
     /// What the request is; `None` where its start was not seen.
     pub info: Option<RequestInfo>,
     /// The request until then; `None` where its start was not seen.
     pub so_far: Option<SoFar>,
+}
+
+impl Snapshot {
+    /// Of a moment whose event was lost.
+    pub fn unseen(pid: i32, request: u32, reason: StopReason) -> Snapshot {
+        Snapshot {
+            pid,
+            request,
+            reason,
+            tried_bytes: None,
+            limit: u64::MAX,
+            peak_bytes: 0,
+            stack: Vec::new(),
+            info: None,
+            so_far: None,
+        }
+    }
 }
 
 /// What is known of a request that still runs.
