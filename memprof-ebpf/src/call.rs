@@ -11,11 +11,11 @@ use memprof_ebpf::{
 use crate::{
     class::send_class,
     heap::{now, real_size},
+    hit::{Program, in_worker},
     maps::{header, send_bytes},
     read::{read, read_string},
     registers::Registers,
     repeat::{CONTINUE, repeat},
-    request::in_worker,
     stack::{IS_OBJECT, OBJECT_CLASS, identify},
 };
 
@@ -37,16 +37,17 @@ const ARRAY_COUNT: u64 = 28;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn call(context: *mut c_void) -> u32 {
-    in_worker(context, entered)
+    in_worker(context, Program::Call, entered)
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn call_return(context: *mut c_void) -> u32 {
-    in_worker(context, returned)
+    in_worker(context, Program::CallReturn, returned)
 }
 
 /// A handler's arguments are its frame and the zval for its result.
+#[inline(never)]
 fn entered(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     if worker.state.recorded == 0 {
         return;
@@ -71,6 +72,7 @@ fn entered(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
 }
 
 /// A handler's frame is the innermost until it has returned.
+#[inline(never)]
 fn returned(pid: u32, worker: &mut Worker, _registers: Registers, cookie: u64) {
     if worker.state.recorded == 0 {
         return;

@@ -145,8 +145,7 @@ pub struct CheckpointEvent {
     pub header: Header,
     /// [`Moment`]
     pub moment: u32,
-    /// For [`Moment::Include`]: which watched file. For [`Moment::LimitError`] and
-    /// [`Moment::Critical`]: whether the worker stops, as a number of [`crate::Hold`].
+    /// For [`Moment::Include`]: which watched file.
     pub label: u32,
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,

@@ -4,14 +4,20 @@ use core::ffi::c_void;
 
 use memprof_ebpf::{ExactCount, ExactKey, Worker, cookie};
 
-use crate::{maps::EXACT, registers::Registers, request::in_worker, stack::identify};
+use crate::{
+    hit::{Program, in_worker},
+    maps::EXACT,
+    registers::Registers,
+    stack::identify,
+};
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn exact(context: *mut c_void) -> u32 {
-    in_worker(context, hit)
+    in_worker(context, Program::Exact, hit)
 }
 
+#[inline(never)]
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     if worker.state.recorded == 0 {
         return;

@@ -7,10 +7,10 @@ use memprof_ebpf::{Change, EventKind, GrowthEvent, UNKNOWN, Worker, cookie};
 
 use crate::{
     heap::{now, real_size},
+    hit::{Program, in_worker},
     maps::{header, send},
     read::read,
     registers::{Registers, spread_register},
-    request::in_worker,
     stack::identify,
 };
 
@@ -27,9 +27,10 @@ const HUGE_LIMIT: u32 = 64;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn growth(context: *mut c_void) -> u32 {
-    in_worker(context, hit)
+    in_worker(context, Program::Growth, hit)
 }
 
+#[inline(never)]
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     if worker.state.recorded == 0 {
         return;

@@ -52,6 +52,10 @@ pub struct HoldConfig {
     pub hold: Level,
     /// The worker is stopped, once a request, when its heap is above this.
     pub critical: Level,
+    /// The worker is stopped at the end of a request whose peak is above this.
+    pub end: Level,
+    /// 1 where it is also stopped at the end of every request that is recorded in full.
+    pub end_of_recorded: u64,
 }
 
 /// Whether the agent traces a worker. 0, or no entry, says that it does not, or not yet.
@@ -64,8 +68,6 @@ pub enum Hold {
     Refused = 2,
     /// The worker has a use of its own for SIGURG, or blocks it.
     SignalTaken = 3,
-    /// Nobody asked: dumps are not wanted, or this request's was taken already.
-    NotWanted = 4,
 }
 
 impl Hold {
@@ -76,7 +78,6 @@ impl Hold {
             1 => Self::Held,
             2 => Self::Refused,
             3 => Self::SignalTaken,
-            4 => Self::NotWanted,
             _ => return None,
         })
     }
@@ -92,6 +93,8 @@ pub enum StopReason {
     Critical = 2,
     /// The request is over: it is to be let go.
     RequestOver = 3,
+    /// The script has ended, and there will be a record of the request.
+    RequestEnd = 4,
 }
 
 impl StopReason {
@@ -102,17 +105,37 @@ impl StopReason {
             1 => Self::LimitError,
             2 => Self::Critical,
             3 => Self::RequestOver,
+            4 => Self::RequestEnd,
             _ => return None,
         })
     }
 }
 
-/// Asks the agent to trace a worker; the record of a ring of its own, which wakes the agent.
+/// What an order is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// The worker is to be traced.
+    Hold = 1,
+    /// It came to a moment that is worth a dump, and did not stop.
+    Missed = 2,
+}
+
+/// Tells the agent of a worker that is to be held, or should have been; the record of a ring of its
+/// own, which wakes the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct HoldOrder {
+    /// [`OrderKind`]
+    pub kind: u32,
     /// Process id of the worker.
     pub pid: u32,
     /// [`crate::WorkerState::request`]
     pub request: u32,
+    /// For [`OrderKind::Missed`]: [`StopReason`].
+    pub reason: u32,
+    /// What the agent had said: [`Hold`].
+    pub answer: u32,
+    /// Keeps the struct's size a multiple of eight.
+    pub reserved: u32,
 }

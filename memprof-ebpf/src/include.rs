@@ -6,10 +6,10 @@ use memprof_ebpf::{Moment, PATH_BYTES, WATCHED_TAIL, Worker};
 
 use crate::{
     heap::checkpoint,
+    hit::{Program, in_worker},
     maps::{WATCHED_FILES, send},
     read::{read, read_c_string},
     registers::Registers,
-    request::in_worker,
 };
 
 /// `zend_file_handle.filename`, 7.4 to 8.6.
@@ -21,9 +21,10 @@ const STRING_VALUE: u64 = 24;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn include(context: *mut c_void) -> u32 {
-    in_worker(context, hit)
+    in_worker(context, Program::Include, hit)
 }
 
+#[inline(never)]
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, _cookie: u64) {
     if worker.state.recorded == 0 {
         return;

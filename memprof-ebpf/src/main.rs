@@ -5,6 +5,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod call;
 mod class;
@@ -13,6 +14,7 @@ mod fastcgi;
 mod freeze;
 mod growth;
 mod heap;
+mod hit;
 mod id;
 mod include;
 mod maps;

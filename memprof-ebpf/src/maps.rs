@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::bpf_map_type::{BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF},
-    btf_maps::{Array, HashMap, LruHashMap},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{
@@ -43,6 +43,10 @@ pub static WATCHED_FILES: HashMap<[u8; WATCHED_TAIL], u32, 64> = HashMap::new();
 /// Exact mode: what was asked for, by stack.
 #[btf_map]
 pub static EXACT: HashMap<ExactKey, ExactCount, 262144> = HashMap::new();
+
+/// Whether a program runs on this processor, by its number.
+#[btf_map]
+pub static BUSY: PerCpuArray<u64, 8> = PerCpuArray::new();
 
 /// The events. The agent sets the size before loading.
 #[unsafe(link_section = ".maps")]

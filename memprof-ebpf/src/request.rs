@@ -2,17 +2,16 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
 use memprof_ebpf::{
-    CheckpointEvent, EventKind, Hold, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, StopReason,
-    TIMED_EVERY, Worker, cookie,
+    CheckpointEvent, EventKind, Moment, NAME_BYTES, PATH_BYTES, RequestEvent, Worker, cookie,
 };
 
 use crate::{
     fastcgi::{HTTP_HOST, HTTPS, REQUEST_METHOD, REQUEST_URI, environment},
     freeze,
     heap::checkpoint,
-    maps::{EVENTS, current_worker, header, send},
+    hit::{Program, in_worker},
+    maps::{EVENTS, header, send},
     read::{read, read_c_string, read_text},
     registers::{Registers, spread_register},
     stack::identify,
@@ -22,44 +21,15 @@ use crate::{
 /// `SG(request_info).path_translated`, in every version.
 const PATH_TRANSLATED: u64 = 40;
 
-/// What a program does with a hit in a followed worker.
-///
-/// Plain functions, not closures: the kernel refuses the names that a closure's arguments get in
-/// the type information.
-pub type Hit = fn(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64);
-
-/// Runs `hit` if the worker is followed; one hit in [`TIMED_EVERY`] is timed.
-#[inline(always)]
-pub fn in_worker(context: *mut c_void, hit: Hit) -> u32 {
-    let Some((pid, worker)) = current_worker() else {
-        return 0;
-    };
-    let registers = Registers::of(context);
-    // SAFETY: the context is the program's own.
-    let cookie = unsafe { bpf_get_attach_cookie(context) };
-    if worker.state.hits & (TIMED_EVERY - 1) != 0 {
-        hit(pid, worker, registers, cookie);
-        return 0;
-    }
-    // SAFETY: a helper without arguments.
-    let start = unsafe { bpf_ktime_get_ns() };
-    let waited = worker.state.waited_ns;
-    hit(pid, worker, registers, cookie);
-    // SAFETY: as above.
-    let end = unsafe { bpf_ktime_get_ns() };
-    worker.state.timed_ns += end - start - (worker.state.waited_ns - waited);
-    worker.state.timed_hits += 1;
-    0
-}
-
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn request(context: *mut c_void) -> u32 {
-    in_worker(context, hit)
+    in_worker(context, Program::Request, hit)
 }
 
 /// Walks the PHP stack before it calls what has an event on its own: the kernel allows 512 bytes of stack for
 /// all functions that have not returned, and 6.1 rounds up each one's to 32.
+#[inline(never)]
 fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     match cookie::kind(cookie) {
         cookie::REQUEST_START => start(pid, worker),
@@ -90,10 +60,11 @@ fn start(pid: u32, worker: &mut Worker) {
     worker.state.request = worker.state.request.wrapping_add(1);
     worker.state.in_request = 1;
     worker.state.hold_asked = 0;
-    worker.state.limit_hit = 0;
+    worker.state.limit_stopped = 0;
     worker.state.critical_seen = 0;
     let choice = choose(pid, worker);
     worker.state.recorded = u32::from(choice != Choice::None);
+    freeze::hold_for_end(worker, pid);
     send_request(worker, pid);
     moment(pid, worker, Moment::RequestStart);
     if choice == Choice::Forced {
@@ -107,9 +78,14 @@ fn moment(pid: u32, worker: &mut Worker, moment: Moment) {
     if worker.state.in_request != 0 {
         let mut event = checkpoint(worker, pid, moment);
         send(worker, &event);
+        let stops = worker.state.stops;
         // When the heap is reset PHP has already let go of what a dump would tell.
         if moment != Moment::HeapReset {
             critical(pid, worker, &mut event);
+        }
+        // One stop at a time: two signals that wait are one.
+        if moment == Moment::RequestEnd && worker.state.stops == stops {
+            freeze::stop_at_end(worker, pid, &event);
         }
     }
 }
@@ -129,32 +105,18 @@ fn chunk_taken(pid: u32, worker: &mut Worker, stack: u64) {
 fn critical(pid: u32, worker: &mut Worker, event: &mut CheckpointEvent) {
     if freeze::is_newly_critical(worker, event) {
         event.moment = Moment::Critical as u32;
-        event.label = freeze::wait_until_held(worker, pid);
         send(worker, event);
-        if event.label == Hold::Held as u32 {
-            freeze::stop(worker, StopReason::Critical);
-        }
+        freeze::stop_critical(worker, pid);
     }
 }
 
-/// The memory-limit error, at the allocation that failed. The first of a request stops the worker
-/// for a dump; what an application's own shutdown code does after it may hit the limit again.
+/// The memory-limit error, at the allocation that failed.
 #[inline(never)]
 fn limit_error(pid: u32, worker: &mut Worker, size_register: u64, stack: u64) {
     let mut event = checkpoint(worker, pid, Moment::LimitError);
     event.tried = spread_register(worker, size_register);
     event.stack = stack;
-    event.label = if worker.state.limit_hit == 0 {
-        worker.state.limit_hit = 1;
-        worker.state.critical_seen = 1;
-        freeze::wait_until_held(worker, pid)
-    } else {
-        Hold::NotWanted as u32
-    };
     send(worker, &event);
-    if event.label == Hold::Held as u32 {
-        freeze::stop(worker, StopReason::LimitError);
-    }
 }
 
 /// Sends the method, the URI, the host and the script.

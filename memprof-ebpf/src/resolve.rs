@@ -178,7 +178,13 @@ fn send_function(worker: &mut Worker, pid: u32, function: u64, flags: u32) -> u6
         let opcodes = read::<u64>(worker, at).unwrap_or(0);
         let [_, name, class] = read::<FunctionStart>(worker, function).unwrap_or_default();
         id = mix(mix(mix(id, opcodes), name), class);
-        !is_lasting(worker, opcodes) || !stays(worker, name) || !stays(worker, class)
+        let passes = !is_lasting(worker, opcodes);
+        if passes {
+            // Another file's code may have been there before in this request.
+            let at = function + u64::from(worker.config.offsets.filename);
+            id = mix(id, read(worker, at).unwrap_or(0));
+        }
+        passes || !stays(worker, name) || !stays(worker, class)
     };
     let mut flags = flags & frame_flags::INTERNAL;
     if is_passing {

@@ -27,6 +27,8 @@ pub const IS_OBJECT: u8 = 8;
 const INTERNAL_FUNCTION: u8 = 1;
 /// Larger than `executor_globals` of any version (1,664 to 2,200 bytes, 7.4 to 8.6).
 const EXECUTOR_GLOBALS_BYTES: u64 = 4096;
+/// `zend_op.lineno`, in every version.
+const OP_LINE: u64 = 24;
 /// `zend_object.ce`, in every version.
 pub const OBJECT_CLASS: u64 = 16;
 
@@ -166,12 +168,27 @@ fn describe(worker: &mut Worker, frame: &ExecuteData, id: u64) -> (WalkedFrame, 
         if walked.opline.wrapping_sub(worker.config.executor_globals) < EXECUTOR_GLOBALS_BYTES {
             walked.opline = before_exception(worker);
         }
+        id = mix(id, walked.opline);
         if !is_lasting(worker, walked.opline) {
             walked.flags |= frame_flags::PASSING;
+            id = add_place(worker, function, walked.opline, id);
         }
-        id = mix(id, walked.opline);
     }
     (walked, id)
+}
+
+/// Adds to a stack's id the file and the line of code that passes. A file's own code is freed when its
+/// include is over, and within the same request another file's may lie at its addresses; the file's name
+/// stays until the request's end.
+#[inline(never)]
+fn add_place(worker: &mut Worker, function: u64, opline: u64, id: u64) -> u64 {
+    let file = read(worker, function + u64::from(worker.config.offsets.filename)).unwrap_or(0);
+    // A frame that is being made has none yet.
+    let line = match opline {
+        0 => 0,
+        opline => read::<u32>(worker, opline + OP_LINE).unwrap_or(0),
+    };
+    mix(mix(id, file), u64::from(line))
 }
 
 /// While an exception unwinds, the frame stands at an instruction of the engine's, which lies in

@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    CallEvent, HoldConfig, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent, TEXT_BYTES,
-    TYPE_CACHE, WINDOW_WORDS,
+    CallEvent, HoldConfig, HoldOrder, MAX_FRAMES, MAX_GENERATORS, PATH_BYTES, StackEvent,
+    TEXT_BYTES, TYPE_CACHE, WINDOW_WORDS,
 };
 
 /// `[start, end)` in the worker's address space.
@@ -119,8 +119,8 @@ pub struct WorkerState {
     pub timed_ns: u64,
     /// 1 from when the agent is asked to hold the worker until the request is over.
     pub hold_asked: u32,
-    /// 1 once the memory limit was hit in this request.
-    pub limit_hit: u32,
+    /// 1 once the worker was stopped at its memory limit in this request, or should have been.
+    pub limit_stopped: u32,
     /// 1 once the heap was above the critical level in this request.
     pub critical_seen: u32,
     /// Why the worker was last stopped: [`crate::StopReason`].
@@ -129,8 +129,10 @@ pub struct WorkerState {
     pub stops: u64,
     /// When the last stop began, the wait for it included: CLOCK_MONOTONIC in ns.
     pub stop_time: u64,
-    /// Nanoseconds spent in waiting for the agent to hold the worker.
-    pub waited_ns: u64,
+    /// The last order to the agent.
+    pub order: HoldOrder,
+    /// Where the worker's memory is read to by the wait for the agent.
+    pub probed: u64,
     /// The last stack walked, innermost first.
     pub frames: [WalkedFrame; MAX_FRAMES],
     /// Frames of a `yield from` chain that wait for their turn, outermost first.

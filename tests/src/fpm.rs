@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::fcgi::{Request, Response};
 use crate::{PhpBuild, repository};
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 /// `nobody` and `nogroup`, the same numbers in every Debian (base-passwd).
@@ -108,7 +108,7 @@ impl Fpm {
     /// The scripts in `tests/apps/scripts` are in its folder.
     ///
     /// # Errors
-    /// When this is not root, or php-fpm does not come up within 20 s; the error then holds its log.
+    /// When this is not root, or php-fpm does not come up within 60 s; the error then holds its log.
     pub fn start(build: &PhpBuild, settings: Settings) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("starting php-fpm for a test needs root (it is run by chroot): run it with sudo");

@@ -4,6 +4,7 @@
 //! Everything it starts is its own: a copy of the binary, a folder, a socket; all of it goes when the value is dropped.
 
 pub mod attached;
+mod command_line;
 pub mod fcgi;
 mod fpm;
 mod laravel;
@@ -14,6 +15,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 
+pub use command_line::CommandLine;
 pub use fpm::{Fpm, Opcache, Pool, Settings, User};
 pub use laravel::Laravel;
 pub use memprof::{Finished, Memprof};

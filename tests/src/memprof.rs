@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use crate::target_dir;
 
-/// Attaching takes some 100 ms; a busy machine may need longer.
-const ATTACH_LIMIT: Duration = Duration::from_secs(30);
-const END_LIMIT: Duration = Duration::from_secs(60);
+/// Attaching takes some 100 ms; a busy machine needs longer, and a busy emulated one much longer.
+const ATTACH_LIMIT: Duration = Duration::from_secs(120);
+const END_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(5);
 
 /// A running `memprof`; it is killed when this is dropped.
@@ -74,7 +74,7 @@ impl Memprof {
     /// Runs `memprof` to its end, as for `["list", "--json"]`.
     ///
     /// # Errors
-    /// When it is not built, or does not end within 60 s.
+    /// When it is not built, or does not end within 120 s.
     pub fn run(arguments: &[&str]) -> Result<Finished> {
         Self::start(arguments)?.wait()
     }
@@ -82,7 +82,7 @@ impl Memprof {
     /// Starts `memprof attach` with these further arguments, and waits until it says that it is attached.
     ///
     /// # Errors
-    /// When it is not built, ends, or does not attach within 30 s; the error holds what it said.
+    /// When it is not built, ends, or does not attach within 120 s; the error holds what it said.
     pub fn attach(arguments: &[&str]) -> Result<Self> {
         let mut memprof = Self::start(&[&["attach"], arguments].concat())?;
         let deadline = Instant::now() + ATTACH_LIMIT;
@@ -112,7 +112,7 @@ impl Memprof {
     /// The records with this name that `--json` has printed so far, as soon as there are so many.
     ///
     /// # Errors
-    /// When there are fewer after 60 s, or a line is no JSON.
+    /// When there are fewer after 120 s, or a line is no JSON.
     pub fn wait_for(&self, record: &str, count: usize) -> Result<Vec<Value>> {
         let deadline = Instant::now() + END_LIMIT;
         loop {
@@ -180,7 +180,7 @@ impl Memprof {
     /// Stops it as Ctrl-C does, and waits for what it writes at its end.
     ///
     /// # Errors
-    /// When it had ended before, or does not end within 60 s.
+    /// When it had ended before, or does not end within 120 s.
     pub fn stop(self) -> Result<Finished> {
         self.signal(Signal::SIGINT)?;
         self.wait()
@@ -189,7 +189,7 @@ impl Memprof {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When it does not end within 60 s.
+    /// When it does not end within 120 s.
     pub fn wait(mut self) -> Result<Finished> {
         let deadline = Instant::now() + END_LIMIT;
         let status = loop {

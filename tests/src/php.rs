@@ -225,6 +225,32 @@ impl PhpBuild {
         ),
     ];
 
+    /// What `cargo xtask bench` runs: Laravel, MediaWiki, Symfony with Doctrine, and the profilers that memprof is held
+    /// against, none of them enabled.
+    pub const BENCHED: &'static PhpBuild = &debian(
+        "bench-8.2",
+        "8.2",
+        &["bookworm", "bookworm-security"],
+        None,
+        &[
+            "php8.2-fpm",
+            "php8.2-opcache",
+            "php8.2-curl",
+            "php8.2-gd",
+            "php8.2-intl",
+            "php8.2-mbstring",
+            "php8.2-sqlite3",
+            "php8.2-xml",
+            "php8.2-zip",
+            "php-laravel-framework",
+            "mediawiki",
+            "php-symfony-framework-bundle",
+            "php-doctrine-orm",
+            "php8.2-xdebug",
+            "php-excimer",
+        ],
+    );
+
     /// The build that carries Laravel.
     pub const LARAVEL: &'static str = if cfg!(target_arch = "aarch64") {
         "arm64-bookworm-security-8.2"
@@ -242,7 +268,10 @@ impl PhpBuild {
     /// # Errors
     /// When no build has that name; the error lists those that there are.
     pub fn named(name: &str) -> Result<&'static PhpBuild> {
-        let builds = || Self::usual().chain(Self::MOVING);
+        let builds = || {
+            let by_name_alone = Self::MOVING.iter().chain([Self::BENCHED]);
+            Self::usual().chain(by_name_alone)
+        };
         let names = || {
             builds()
                 .map(|build| build.name)

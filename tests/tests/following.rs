@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 const POLL: Duration = Duration::from_millis(20);
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct Answer {

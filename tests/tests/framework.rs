@@ -136,3 +136,51 @@ fn a_query_by_which_the_heap_jumps_is_told_without_its_values() {
     );
     assert!(!log.contains("S3CRET"));
 }
+
+/// What the application says of the end of a request.
+#[derive(Debug, Deserialize, PartialEq)]
+struct Facts {
+    user_id: Option<u64>,
+    session_bytes: u64,
+    classes: u64,
+    files: u64,
+}
+
+#[test]
+fn a_record_tells_whose_request_it_was_and_what_was_loaded() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, own_pool("framework-facts")).unwrap();
+    let mut laravel = Laravel::install(&fpm, fpm.pool()).unwrap();
+    let arguments = ["--mode", "aggressive", "--every", "--max-stop", "20000"];
+    let memprof = attach_to(&fpm, &arguments).unwrap();
+    let pages = [
+        "/t/login/2?perm=8934",
+        "/admin",
+        "/t/calls",
+        "/t/notes?create=3",
+    ];
+    for page in pages {
+        let request = laravel.request(page).header("X-Count", "1");
+        assert_eq!(laravel.send(request).unwrap().status, 200, "{page}");
+    }
+    let lines = memprof.wait_for("checkpoint", pages.len()).unwrap();
+    let samples = memprof.wait_for("sample", pages.len()).unwrap();
+    let finished = memprof.stop().unwrap();
+    let truth = std::fs::read_to_string(fpm.folder().join("laravel/storage/logs/facts.json"));
+    let truth = truth.unwrap();
+    for ((page, line), (sample, truth)) in
+        (pages.iter().zip(&lines)).zip(samples.iter().zip(truth.lines()))
+    {
+        let truth: Facts = serde_json::from_str(truth).unwrap();
+        let context = &line["context"];
+        let said = format!("{page}: {context}, {truth:?}\n{}", finished.stderr);
+        let user_id = context["checkpoints"][0]["user_id"].as_u64();
+        assert_eq!(user_id, truth.user_id, "{said}");
+        assert_eq!(sample["context"]["user_id"].as_u64(), user_id, "{said}");
+        assert_eq!(context["loaded_classes"], truth.classes, "{said}");
+        assert_eq!(context["included_files"], truth.files, "{said}");
+        let session = context["session_size"].as_f64().unwrap();
+        let mib = (truth.session_bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0;
+        assert_eq!(session, mib, "{said}");
+    }
+}

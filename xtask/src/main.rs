@@ -44,12 +44,8 @@ enum Verb {
     },
     /// Show memprof at work on a php-fpm of its own that serves a Laravel application
     Demo,
-    /// Measure what memprof costs a Laravel page, beside a bpftrace count on every _emalloc*
-    Bench {
-        /// Requests per setup
-        #[arg(long, default_value_t = 200)]
-        requests: usize,
-    },
+    /// Measure what memprof costs, beside bpftrace, Xdebug and Excimer
+    Bench(bench::Options),
     /// Run every check and every test, as CI does
     Test {
         /// Only the integration tests on arm64, in a virtual machine
@@ -93,7 +89,7 @@ fn run_verb(verb: Verb) -> Result<()> {
             build::build(target).map(drop)
         }
         Verb::Demo => demo::demo(),
-        Verb::Bench { requests } => bench::bench(requests),
+        Verb::Bench(options) => bench::bench(&options),
         Verb::Test { arm64: false, .. } => test::test(),
         Verb::Test { kernel, names, .. } => arm64::test(kernel.as_deref(), &names),
         Verb::Php { names } => {

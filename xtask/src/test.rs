@@ -3,12 +3,15 @@
 use anyhow::Result;
 use memprof_tests::{PhpBuild, target_dir};
 
+use crate::arm64;
+use crate::bench;
 use crate::build::{Target, build, with_bpf};
 use crate::php;
 use crate::run::{cargo, heading, need_root, run};
 use crate::setup::{Goal, setup};
 
-/// Sets up, builds, checks the style, and runs the unit tests and the tests against real php-fpm builds.
+/// Sets up, builds, checks the style, and runs the unit tests and the tests against real php-fpm builds; these also on arm64, in
+/// a virtual machine where this one is no arm64 machine.
 ///
 /// # Errors
 /// When any of it fails, or the last step is not run as root.
@@ -38,6 +41,8 @@ pub fn test() -> Result<()> {
     with_engine.args(["test", "--package", "memprof-user", "--features", "ebpf"]);
     run(with_bpf(&mut with_engine, &bpf_object, Target::Native)?.args(["--lib", "capture"]))?;
     need_root("starting php-fpm and loading BPF programs for the integration tests")?;
+    heading("The benchmark's harness");
+    bench::check()?;
     heading("Integration tests");
     // One at a time: they measure, and two probed php-fpm builds share the modules they load.
     run(cargo().args([
@@ -46,5 +51,9 @@ pub fn test() -> Result<()> {
         "memprof-tests",
         "--",
         "--test-threads=1",
-    ]))
+    ]))?;
+    if std::env::consts::ARCH == "aarch64" {
+        return Ok(());
+    }
+    arm64::test(None, &[])
 }

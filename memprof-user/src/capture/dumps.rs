@@ -5,22 +5,23 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
-use memprof_ebpf::{Hold, StopReason};
+use memprof_ebpf::StopReason;
 use serde::Serialize;
 
 use super::{
     dump::{Occasion, compose},
     ebpf::HoldMaps,
     highlights::Highlights,
-    hold::{Holders, Outcome, Target},
+    hold::{Facts, Holders, Outcome, Target},
     options::{DumpPolicy, finite},
     output::{Output, OutputError},
     snapshot::Snapshot,
 };
 use crate::{
-    fpm::{LivePhp, Worker},
+    fpm::{self, LivePhp, Worker},
     profile::RequestInfo,
     record::{
         dump::{CONTEXT_CRITICAL, CONTEXT_OOM},
@@ -29,6 +30,9 @@ use crate::{
         units::MemoryLimit,
     },
 };
+
+/// How long an outcome waits for the event of its moment.
+const EVENT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A worker, a request of it, and why it was stopped.
 type Moment = (i32, u32, StopReason);
@@ -39,6 +43,8 @@ pub struct Dumps {
     holders: Option<Holders>,
     /// Moments at which a worker stopped, and whose reading did not come yet.
     waiting: HashMap<Moment, Snapshot>,
+    /// Outcomes of moments whose event did not come yet.
+    early: Vec<Outcome>,
     missed: BTreeMap<String, u64>,
 }
 
@@ -74,6 +80,7 @@ impl Dumps {
         Ok(Dumps {
             holders,
             waiting: HashMap::new(),
+            early: Vec::new(),
             missed: BTreeMap::new(),
         })
     }
@@ -111,31 +118,27 @@ impl Dumps {
             let record = out_of_memory(&snapshot, setting);
             output.write(&record, &external(&snapshot, pool, None))?;
         }
-        let reason = match snapshot.hold {
-            Some(Hold::NotWanted) => return Ok(()),
-            Some(Hold::Held) => {
-                let moment = (snapshot.pid, snapshot.request, snapshot.reason);
-                self.waiting.insert(moment, *snapshot);
-                return Ok(());
-            }
-            Some(Hold::Refused) => {
-                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
-            }
-            Some(Hold::SignalTaken) => {
-                "the worker could not be held: its application handles or blocks SIGURG"
-            }
-            None => "the worker was not held in time",
-        };
-        self.miss(&snapshot, pool, reason, output)
+        if self.holders.is_some() {
+            let moment = (snapshot.pid, snapshot.request, snapshot.reason);
+            self.waiting.insert(moment, *snapshot);
+        }
+        Ok(())
+    }
+
+    /// What was read at the end of a request; nothing where the worker was not stopped there.
+    pub fn facts(&self, pid: i32, request: u32) -> Facts {
+        let holders = self.holders.as_ref();
+        holders
+            .and_then(|holders| holders.facts(pid, request))
+            .unwrap_or_default()
     }
 
     /// What became of the stops since the last call; the events that were sent before them are to be
     /// taken in before these are [settled](Self::settle).
-    pub fn outcomes(&self) -> Vec<Outcome> {
-        self.holders
-            .as_ref()
-            .map(|holders| holders.outcomes().collect())
-            .unwrap_or_default()
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
+        let mut outcomes = std::mem::take(&mut self.early);
+        outcomes.extend(self.holders.iter().flat_map(Holders::outcomes));
+        outcomes
     }
 
     /// Writes what was read of a worker that was stopped, or why nothing was.
@@ -152,7 +155,12 @@ impl Dumps {
         let pool = worker.pool.as_deref();
         let moment = (worker.process.pid, outcome.request, outcome.reason);
         let Some(mut snapshot) = self.waiting.remove(&moment) else {
-            self.count("a dump was read of a moment whose event was lost");
+            // Behind an event that another worker is just sending, as it can be for a moment.
+            if outcome.time.elapsed() < EVENT_PATIENCE {
+                self.early.push(outcome);
+            } else {
+                self.count("the event of its moment was lost");
+            }
             return Ok(());
         };
         let taken = match outcome.result {
@@ -162,7 +170,7 @@ impl Dumps {
         let occasion = Occasion {
             context: match outcome.reason {
                 StopReason::Critical => CONTEXT_CRITICAL,
-                StopReason::LimitError | StopReason::RequestOver => CONTEXT_OOM,
+                _ => CONTEXT_OOM,
             },
             tried_bytes: snapshot.tried_bytes,
             so_far: snapshot.so_far.take(),
@@ -221,6 +229,23 @@ impl Dumps {
             self.count("the run ended before the worker was read");
         }
     }
+}
+
+/// What there is to say of php-fpm's slowlog in the pools of these workers: it traces workers as well.
+pub fn slowlog_notes(workers: &[Worker]) -> Vec<String> {
+    let Ok(processes) = fpm::discover() else {
+        return Vec::new();
+    };
+    let note = |(master, pool): (&fpm::Master, &str)| {
+        let config = fpm::Config::of(master);
+        let timeout = config.pool(pool)?.slowlog_timeout.as_ref()?;
+        Some(format!(
+            "pool {pool} has request_slowlog_timeout = {timeout}: a worker that php-fpm is tracing is not dumped, \
+             and one that memprof traces (--freeze-above) gets no entry in php-fpm's slowlog"
+        ))
+    };
+    let pools = processes.pools_of(workers);
+    pools.into_iter().filter_map(note).collect()
 }
 
 fn external<'a>(

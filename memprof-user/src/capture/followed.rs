@@ -8,7 +8,7 @@ use super::{
     options::Mode,
 };
 use crate::{
-    binary::ProbeSite,
+    binary::{ProbeSite, Site},
     fpm::{LiveError, LivePhp, MappedSite, Worker},
 };
 
@@ -74,6 +74,21 @@ impl Followed {
         all.filter(|site| program_of(&site.site) == program)
             .cloned()
             .collect()
+    }
+
+    /// The probes of every request, in all processes that map the executable.
+    ///
+    /// # Errors
+    /// The kernel refuses a probe; then none is left.
+    pub fn attach_request(&self, engine: &Engine) -> Result<Vec<Attached>, EngineError> {
+        let path = self.path();
+        let sites = self.sites(Program::Request);
+        let (limit, _): (Vec<_>, Vec<_>) =
+            (sites.iter().cloned()).partition(|site| matches!(site.site, Site::LimitError { .. }));
+        Ok(vec![
+            engine.attach(Program::Request, &path, None, &sites)?,
+            engine.attach(Program::Hold, &path, None, &limit)?,
+        ])
     }
 
     /// The probes of a request that is recorded in full, in this worker alone, as far as they are not there.

@@ -84,12 +84,16 @@ impl AttachOptions {
                 wanted: 0,
                 hold: HeapLevel::NEVER,
                 critical: HeapLevel::NEVER,
+                end: HeapLevel::NEVER,
+                end_of_recorded: 0,
             };
         };
         HoldConfig {
             wanted: 1,
             hold: policy.hold_above.level(0.0),
             critical: self.critical.level(LEAST_CRITICAL),
+            end: self.warning.level(0.0),
+            end_of_recorded: u64::from(self.every),
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{
     application,
     external::External,
+    hold::Facts,
     options::{AttachOptions, Mode, Threshold},
     recorder::{Finished, Recorder},
 };
@@ -31,10 +32,11 @@ use crate::{
         log::{LogError, LogFile, LogLine},
         mode::ModeRecord,
         pprof::{Amounts, Profile},
-        request::RequestInfo,
+        request::{RequestInfo, UserId},
         sample::{HeapSpan, SampleRecord},
         store::{Store, StoreError},
         summary::Summary,
+        units::Mib,
     },
 };
 
@@ -158,6 +160,7 @@ impl Output {
         &mut self,
         finished: &Finished,
         worker: Option<&Worker>,
+        facts: Facts,
         recorder: &Recorder,
     ) -> Result<(), OutputError> {
         let profile = &finished.profile;
@@ -185,13 +188,13 @@ impl Output {
         };
         let external = External::new(finished, worker, self.mode, above, recorder);
         if is_high || every {
-            self.write(&checkpoint_record(profile), &external)?;
+            self.write(&checkpoint_record(profile, &facts), &external)?;
         }
         if is_high || every {
             self.write_application(profile, &external)?;
         }
         if finished.recorded
-            && let Some(record) = sample_record(profile)
+            && let Some(record) = sample_record(profile, facts.user_id)
         {
             self.write(&record, &external)?;
         }
@@ -386,7 +389,7 @@ pub fn frames_or_none(recorder: &Recorder, stack: StackId) -> Vec<Frame> {
     frames
 }
 
-fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
+fn checkpoint_record(profile: &RequestProfile, facts: &Facts) -> CheckpointRecord {
     let info = &profile.info;
     let measurements = profile.checkpoints.iter().map(|seen| Measurement {
         label: seen.label.clone(),
@@ -396,14 +399,19 @@ fn checkpoint_record(profile: &RequestProfile) -> CheckpointRecord {
         request: (seen.label == Label::RequestStart).then(|| RequestInfo {
             uri: info.uri.clone(),
             method: info.method.clone(),
-            user_id: None,
+            user_id: facts.user_id.clone(),
         }),
     });
-    CheckpointRecord::new(profile.real_peak().unwrap_or(0), measurements.collect())
+    let peak_bytes = profile.real_peak().unwrap_or(0);
+    let mut record = CheckpointRecord::new(peak_bytes, measurements.collect());
+    record.session_size = facts.session_bytes.map(Mib::from_bytes);
+    record.loaded_classes = facts.loaded_classes;
+    record.included_files = facts.included_files;
+    record
 }
 
 /// `None` where the request's start or end was not seen.
-fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
+fn sample_record(profile: &RequestProfile, user_id: Option<UserId>) -> Option<SampleRecord> {
     let start = profile.at(&Label::RequestStart)?;
     let end = profile.at(&Label::RequestEnd)?;
     let heap = HeapSpan {
@@ -416,7 +424,7 @@ fn sample_record(profile: &RequestProfile) -> Option<SampleRecord> {
     Some(SampleRecord::new(
         info.url.clone(),
         info.method.clone(),
-        None,
+        user_id,
         duration,
         heap,
     ))

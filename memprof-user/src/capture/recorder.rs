@@ -6,8 +6,8 @@ use std::{
 };
 
 use memprof_ebpf::{
-    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Hold, Moment, RequestEvent,
-    StackFrame, StopReason, UNKNOWN,
+    CallEvent, Change, CheckpointEvent, GrowthEvent, Header, Moment, RequestEvent, StackFrame,
+    StopReason, UNKNOWN,
 };
 
 use super::{
@@ -32,7 +32,7 @@ const END_NOT_SEEN: &str = "requests whose end was not seen";
 pub struct Finished {
     /// The worker that served it.
     pub pid: i32,
-    /// Its number among the worker's requests.
+    /// [`memprof_ebpf::WorkerState::request`]
     pub number: u32,
     /// Whether its growth was recorded run by run.
     pub recorded: bool,
@@ -307,7 +307,6 @@ impl Recorder {
             pid: pid.cast_signed(),
             request,
             reason,
-            hold: Hold::from_number(event.label),
             tried_bytes: (is_limit && event.tried != UNKNOWN).then_some(event.tried),
             counters,
             stack: self.frames(stack),

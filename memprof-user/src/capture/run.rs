@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::{
     closing::{self, overhead},
     counts::Counts,
-    dumps::Dumps,
+    dumps::{Dumps, slowlog_notes},
     ebpf::{Engine, Room, trap_ns},
     highlights::Highlights,
     options::{AttachOptions, Mode},
@@ -121,6 +121,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     run.output.tidy();
     run.follow_schedule()?;
     run.follow_first(&found)?;
+    run.note_slowlogs(&found);
     run.announce();
     run.watch(&mut follower, &stop)?;
     run.finish(started)
@@ -200,6 +201,15 @@ impl Run<'_> {
                 "attached to {count} workers (PHP {}) in {mode} mode; records go to {out}",
                 versions.join(", ")
             ),
+        }
+    }
+
+    /// Before a worker is held: what php-fpm's own tracing means for that.
+    fn note_slowlogs(&self, found: &[crate::fpm::Worker]) {
+        if !self.options.quiet && self.options.dumps.is_some() {
+            for note in slowlog_notes(found) {
+                eprintln!("{note}");
+            }
         }
     }
 
@@ -316,7 +326,8 @@ impl Run<'_> {
                     let worker = self.workers.get(finished.pid);
                     let recorder = self.recorder.borrow();
                     self.highlights.add(&finished, &recorder);
-                    self.output.finished(&finished, worker, &recorder)?;
+                    let facts = self.dumps.facts(finished.pid, finished.number);
+                    self.output.finished(&finished, worker, facts, &recorder)?;
                 }
             }
         }

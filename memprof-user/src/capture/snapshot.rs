@@ -1,6 +1,6 @@
 //! What was recorded of a request at a moment that is worth a dump.
 
-use memprof_ebpf::{Hold, StopReason};
+use memprof_ebpf::StopReason;
 
 use super::{
     dump::{GrowthSoFar, HeldByStack, SoFar},
@@ -21,8 +21,6 @@ pub struct Snapshot {
     pub request: u32,
     /// Which moment it is.
     pub reason: StopReason,
-    /// Whether the worker stops; `None` where nobody held it in time.
-    pub hold: Option<Hold>,
     /// Bytes asked for, at the memory limit.
     pub tried_bytes: Option<u64>,
     /// The heap then.

@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     counts::Counts,
-    ebpf::{Attached, Detacher, Engine, EngineError, Program},
+    ebpf::{Attached, Detacher, Engine, EngineError},
     followed::{Armed, FileId, Followed},
     options::{AttachOptions, Mode},
     sampler::Sampler,
@@ -48,7 +48,7 @@ pub struct Workers {
     /// In targeted mode.
     tracer: Option<Tracer>,
     /// The request probes of each executable, which sit in every process that maps it.
-    request: HashMap<FileId, Attached>,
+    request: HashMap<FileId, Vec<Attached>>,
     followed: BTreeMap<i32, Followed>,
     /// Workers whose PHP functions are not watched, because that could kill them.
     without_calls: u64,
@@ -121,8 +121,7 @@ impl Workers {
 
     fn probe_requests(&mut self, engine: &Engine, followed: &Followed) -> Result<(), EngineError> {
         if let Entry::Vacant(unprobed) = self.request.entry(followed.file) {
-            let sites = followed.sites(Program::Request);
-            unprobed.insert(engine.attach(Program::Request, &followed.path(), None, &sites)?);
+            unprobed.insert(followed.attach_request(engine)?);
         }
         Ok(())
     }
@@ -223,7 +222,7 @@ impl Workers {
             let file = gone.file;
             if !self.followed.values().any(|other| other.file == file) {
                 self.detacher
-                    .detach(self.request.remove(&file).into_iter().collect());
+                    .detach(self.request.remove(&file).unwrap_or_default());
             }
         }
     }
@@ -369,8 +368,12 @@ impl Workers {
         for followed in self.followed.values_mut() {
             followed.detach_growth(&self.detacher);
         }
-        self.detacher
-            .detach(self.request.drain().map(|(_, probes)| probes).collect());
+        self.detacher.detach(
+            self.request
+                .drain()
+                .flat_map(|(_, probes)| probes)
+                .collect(),
+        );
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) struct AttachArgs {
     #[arg(long, value_name = "NAME", value_parser = values::channel, default_value = "production")]
     app_env: String,
     /// The size of the kernel's ring buffer in MiB, a power of two
-    #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "32")]
+    #[arg(long, value_name = "MIB", value_parser = values::ring_size, default_value = "16")]
     ring_size: u32,
     /// Trace a worker above this, so that it can be stopped for a dump: MiB, or a share of its memory_limit
     #[arg(long, value_name = "MIB|%", value_parser = values::threshold, default_value = "50%")]
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(options.critical, Threshold::ShareOfLimit(0.875));
         assert_eq!(
             (options.duration, options.ring_size_bytes),
-            (None, 32 << 20)
+            (None, 16 << 20)
         );
     }
 

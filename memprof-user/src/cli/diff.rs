@@ -28,6 +28,11 @@ pub(super) struct DiffArgs {
     json: bool,
 }
 
+/// What differs by less is not printed, in bytes: a tenth of a MiB.
+const LEAST_BYTES: u64 = (1 << 20) / 10;
+/// Unless it is so many things.
+const LEAST_THINGS: u64 = 1000;
+
 const EXAMPLES: &str = "\
 EXAMPLES:
   memprof diff memory-dump-1770091501-4711.json memory-dump-1770091507-4711.json
@@ -39,7 +44,8 @@ To see why a page takes more over HTTP than the same code on the command line, t
   sudo memprof dump --pid WORKER --out /tmp/worker
   memprof diff /tmp/command-line /tmp/worker
 
-What changed most comes first. \"?\" is unknown: a record lists only its largest entries.
+What changed most comes first. ? is unknown, because a dump lists only its largest entries; the change is then at most
+what the other has.
 
 EXIT STATUS: 0 when both were compared, whether or not they differ; 1 when one is no record, or they are of different
 kinds; 4 when a file may not be read.";
@@ -55,9 +61,18 @@ impl DiffArgs {
         writeln!(out, "A  {}", describe(&comparison.before))?;
         writeln!(out, "B  {}", describe(&comparison.after))?;
         for section in &comparison.sections {
+            let rows: Vec<&Row> = section
+                .rows
+                .iter()
+                .filter(|row| is_shown(row))
+                .take(self.rows)
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
             writeln!(out, "\n{}", section.title)?;
-            write!(out, "{}", table(section, self.rows))?;
-            let more = section.rows.len().saturating_sub(self.rows) + section.omitted;
+            write!(out, "{}", table(section, &rows))?;
+            let more = section.rows.len() - rows.len() + section.omitted;
             if more > 0 {
                 writeln!(out, "… {more} more changed less")?;
             }
@@ -78,7 +93,13 @@ fn describe(side: &Side) -> String {
     printable(&text).into_owned()
 }
 
-fn table(section: &Section, rows: usize) -> String {
+/// Whether a row says anything in MiB with one decimal, or of many things.
+fn is_shown(row: &Row) -> bool {
+    let (distance, things) = row.distance();
+    row.unit == Unit::Number || distance >= LEAST_BYTES || things >= LEAST_THINGS
+}
+
+fn table(section: &Section, rows: &[&Row]) -> String {
     let mut table = Table::new([
         ("CHANGE", Align::Right),
         ("A", Align::Right),
@@ -86,7 +107,7 @@ fn table(section: &Section, rows: usize) -> String {
         (section.counted.unwrap_or_default(), Align::Right),
         ("", Align::Left),
     ]);
-    for row in section.rows.iter().take(rows) {
+    for row in rows {
         let [change, before, after] = amounts(row);
         let counts = match section.counted {
             Some(_) => format!("{} → {}", number(row.count_before), number(row.count_after)),
@@ -103,10 +124,13 @@ fn amounts(row: &Row) -> [String; 3] {
         Unit::Bytes => mib(amount),
         Unit::Number => amount.to_string(),
     };
-    let change = match row.change {
-        Some(change) if change < 0 => format!("-{}", amount(change.unsigned_abs())),
-        Some(change) => format!("+{}", amount(change.unsigned_abs())),
-        None => UNKNOWN.to_owned(),
+    let change = match (row.change, row.before, row.after) {
+        (Some(change), ..) if change < 0 => format!("-{}", amount(change.unsigned_abs())),
+        (Some(change), ..) => format!("+{}", amount(change.unsigned_abs())),
+        // What is not listed is 0 or more.
+        (None, None, Some(after)) => format!("≤ +{}", amount(after)),
+        (None, Some(before), None) => format!("≥ -{}", amount(before)),
+        (None, ..) => UNKNOWN.to_owned(),
     };
     let known = |value: Option<u64>| value.map_or_else(|| UNKNOWN.to_owned(), amount);
     [change, known(row.before), known(row.after)]

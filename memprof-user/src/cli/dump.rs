@@ -23,15 +23,21 @@ pub(super) struct DumpArgs {
     /// Hold the process for so many milliseconds at most; what is not read by then is left out
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     max_stop: u64,
+    /// Also write the whole graph of the heap to FILE, in V8's .heapsnapshot format; it takes more memory and a longer
+    /// stop, so allow one with --max-stop
+    #[arg(long, value_name = "FILE")]
+    heap_graph: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
 EXAMPLES:
   sudo memprof dump --pid 4711
   sudo memprof dump --pid 4711 --out /tmp/records | xargs jq .external.objects
+  sudo memprof dump --pid 4711 --heap-graph heap.heapsnapshot --max-stop 5000
   sudo memprof analyze /var/log/memprof/www --details
 
 The process is held for the milliseconds that reading takes, and goes on. The file's path is printed on stdout.
+A heap graph opens in the Memory panel of Chrome's DevTools; it has the names of array keys, and no values.
 Values of the session, of variables and of the request's parameters are never written.";
 
 impl DumpArgs {
@@ -40,6 +46,7 @@ impl DumpArgs {
             pid: self.pid,
             out: self.out,
             max_stop: Duration::from_millis(self.max_stop),
+            heap_graph: self.heap_graph,
         })?;
         writeln!(std::io::stdout().lock(), "{}", written.path.display())?;
         if quiet {

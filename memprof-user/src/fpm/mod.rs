@@ -71,6 +71,19 @@ impl Processes {
             .find(|master| master.process.pid == worker.parent)
     }
 
+    /// The pools of these workers, each with its master and once.
+    pub fn pools_of<'a>(&'a self, workers: &'a [Worker]) -> Vec<(&'a Master, &'a str)> {
+        let mut pools = Vec::new();
+        for worker in workers {
+            if let (Some(master), Some(pool)) = (self.master_of(worker), &worker.pool)
+                && !pools.contains(&(master, pool.as_str()))
+            {
+                pools.push((master, pool.as_str()));
+            }
+        }
+        pools
+    }
+
     /// The workers whose master has ended; they serve requests on.
     pub fn orphans(&self) -> impl Iterator<Item = &Worker> {
         self.workers

@@ -26,8 +26,8 @@ pub const CONTEXT_CRITICAL: &str = "critical_threshold_reached";
 /// The context of a dump that was asked for.
 pub const CONTEXT_FORCED: &str = "forced";
 
-/// The largest dump that is read, in bytes.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// The largest dump that is read, in bytes: as JSON in memory it may take twenty times as much.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A memory dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,7 +157,9 @@ impl Cache {
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The file could not be opened or read.
-    #[error("cannot read the dump {path}: {source}")]
+    #[error(
+        "cannot read the dump {path}: {source}; it has to be there, and readable for this user"
+    )]
     Io {
         /// The dump.
         path: PathBuf,

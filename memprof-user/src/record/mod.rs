@@ -14,6 +14,7 @@ pub mod dump;
 pub mod event;
 pub mod frame;
 pub mod guard;
+pub mod heap_snapshot;
 pub mod json;
 pub mod log;
 pub mod mode;

@@ -3,6 +3,7 @@
 //! Every field may be missing, or be of another type than it should be: dumps of another maker or of another release are
 //! read as far as they go. What cannot be read is unknown, never 0. Texts are safe to print.
 
+use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -95,6 +96,9 @@ pub(super) struct Stack {
     /// All frames.
     #[serde(deserialize_with = "known")]
     pub(super) depth: Option<u64>,
+    /// Why it ends before its outermost frame.
+    #[serde(deserialize_with = "text")]
+    pub(super) torn: Option<String>,
     #[serde(deserialize_with = "frames")]
     pub(super) innermost: Vec<Frame>,
     #[serde(deserialize_with = "known")]
@@ -186,28 +190,11 @@ pub(super) struct Holders {
     pub(super) unattributed_bytes: Option<i64>,
     #[serde(deserialize_with = "known")]
     pub(super) complete: Option<bool>,
-    #[serde(deserialize_with = "known")]
-    pub(super) kinds: Option<Kinds>,
+    /// Blocks by what they are: `arrays`, `strings`, `objects`, `closures`, `vm_stack`, ...
+    #[serde(deserialize_with = "kinds")]
+    pub(super) kinds: IndexMap<String, Kind>,
     #[serde(deserialize_with = "list")]
     pub(super) top: Vec<Holder>,
-}
-
-/// Blocks by what they are.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Kinds {
-    #[serde(deserialize_with = "known")]
-    pub(super) arrays: Option<Kind>,
-    #[serde(deserialize_with = "known")]
-    pub(super) strings: Option<Kind>,
-    #[serde(deserialize_with = "known")]
-    pub(super) objects: Option<Kind>,
-    #[serde(deserialize_with = "known")]
-    pub(super) references: Option<Kind>,
-    #[serde(deserialize_with = "known")]
-    pub(super) closures: Option<Kind>,
-    #[serde(deserialize_with = "known")]
-    pub(super) vm_stack: Option<Kind>,
 }
 
 /// The blocks of one kind.
@@ -285,6 +272,17 @@ fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     let entries = entries.into_iter().take(MAX_ENTRIES);
     Ok(entries
         .filter_map(|entry| T::deserialize(entry).ok())
+        .collect())
+}
+
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IndexMap<String, Kind>, D::Error> {
+    let kinds = match Value::deserialize(deserializer)? {
+        Value::Object(kinds) => kinds,
+        _ => serde_json::Map::new(),
+    };
+    let known = kinds.into_iter().take(MAX_ENTRIES);
+    Ok(known
+        .filter_map(|(name, kind)| Some((short(&name), Kind::deserialize(kind).ok()?)))
         .collect())
 }
 

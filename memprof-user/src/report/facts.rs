@@ -16,6 +16,12 @@ const NO_LIMIT_MB: f64 = 8_796_093_022_208.0;
 /// A variable that holds so much of what the one above it does is told in its place.
 const MOST: f64 = 0.5;
 
+/// How the path of an object ends that no variable leads to.
+pub(super) const NOT_REACHED: &str = "(not reached from any root)";
+/// How the steps of a path begin: elements and properties, what is bound to a closure or inside an object of PHP's own,
+/// and steps that are not shown.
+const STEPS: [&str; 4] = ["[", "->", "{", "…"];
+
 /// A dump and its name.
 #[derive(Debug)]
 pub(super) struct Facts {
@@ -136,7 +142,7 @@ impl Facts {
 
     /// `60,100 strings, 1.98 KiB each on average, hold 116 MiB; 1,310 objects live`.
     pub(super) fn strings(&self) -> Option<String> {
-        let strings = self.holders()?.kinds.as_ref()?.strings?;
+        let strings = self.holders()?.kinds.get("strings")?;
         let (number, bytes) = (strings.count?, strings.bytes?);
         let objects = self
             .external
@@ -170,7 +176,7 @@ pub(super) struct HolderView<'a> {
 impl<'a> HolderView<'a> {
     fn new(holder: &'a Holder) -> Option<Self> {
         let path = holder.path.as_deref()?;
-        let (chain, function) = match path.split_once(" in ").and_then(split_function) {
+        let (chain, function) = match path.rsplit_once(" in ").and_then(split_function) {
             Some((variable, function, rest)) => (format!("{variable}{rest}"), Some(function)),
             None => (path.to_owned(), None),
         };
@@ -183,9 +189,15 @@ impl<'a> HolderView<'a> {
         })
     }
 
-    /// Whether it lives no longer than a call of its function.
+    /// Whether it is a local variable of a function, which goes when the call ends.
     pub(super) fn is_local(&self) -> bool {
         self.function.is_some() && !self.chain.starts_with("static ")
+    }
+
+    /// Whether it lives as long as the request: static properties and variables, globals, constants. What PHP works on
+    /// at the moment is none, nor are objects that no variable leads to.
+    pub(super) fn is_lasting(&self) -> bool {
+        !self.is_local() && !self.path.starts_with('{') && !self.path.ends_with(NOT_REACHED)
     }
 
     /// Whether its path goes on from the other's: `A::$b[3]` from `A::$b`, and not `A::$bc`.
@@ -194,7 +206,7 @@ impl<'a> HolderView<'a> {
             && self
                 .chain
                 .strip_prefix(&outer.chain)
-                .is_some_and(|rest| rest.starts_with('[') || rest.starts_with("->"))
+                .is_some_and(|rest| STEPS.iter().any(|step| rest.starts_with(step)))
     }
 }
 
@@ -204,14 +216,17 @@ fn outermost(holders: Vec<HolderView<'_>>) -> Vec<HolderView<'_>> {
     holders.iter().filter(is_outer).cloned().collect()
 }
 
-/// Variable, function and what follows, of `$rows in f()[3]`. A closure's name may hold `()` as of PHP 8.4:
-/// `{closure:App\Foo::bar():12}`.
+/// Variable, function and what follows, of `$rows[3] in f()`, of `$rows in f()[3]`, and of `$rows in /srv/app/index.php`. A
+/// closure's name may hold `()` as of PHP 8.4: `{closure:App\Foo::bar():12}`.
 fn split_function<'a>((variable, rest): (&'a str, &'a str)) -> Option<(&'a str, &'a str, &'a str)> {
-    let end = match rest.find("{closure:") {
-        Some(_) => rest.find("}()")? + 1,
-        None => rest.find("()")?,
+    let call = match rest.find("{closure:") {
+        Some(_) => rest.find("}()").map(|end| end + 1),
+        None => rest.find("()"),
     };
-    Some((variable, rest.get(..end)?, rest.get(end + 2..)?))
+    match call {
+        Some(end) => Some((variable, rest.get(..end)?, rest.get(end + 2..)?)),
+        None => rest.starts_with('/').then_some((variable, rest, "")),
+    }
 }
 
 /// MiB as bytes.
@@ -233,6 +248,7 @@ mod tests {
             holder("App\\A::$lists", 5),
             holder("$x in f()", 3),
             holder("$x[0] in f()", 1),
+            holder("{temporary value}", 1),
             holder("static $y in A->{closure:A::b():12}()", 1),
         ]);
         let facts = sample.facts();
@@ -242,21 +258,33 @@ mod tests {
             .map(|holder| holder.path)
             .collect();
         let closure = "static $y in A->{closure:A::b():12}()";
+        let temporary = "{temporary value}";
         assert_eq!(
             paths,
-            ["App\\A::$list[3]", "App\\A::$lists", "$x in f()", closure]
+            [
+                "App\\A::$list[3]",
+                "App\\A::$lists",
+                "$x in f()",
+                temporary,
+                closure
+            ]
         );
-        let local: Vec<(bool, Option<&str>)> = facts
-            .top_holders()
+        let lasting = facts.top_holders();
+        let lasting: Vec<(bool, Option<&str>)> = lasting
             .iter()
-            .map(|holder| (holder.is_local(), holder.function))
+            .map(|holder| (holder.is_lasting(), holder.function))
             .collect();
-        let closure = "A->{closure:A::b():12}";
+        let closure = Some("A->{closure:A::b():12}");
         assert_eq!(
-            local[1..],
-            [(false, None), (true, Some("f")), (false, Some(closure))]
+            lasting[1..],
+            [
+                (true, None),
+                (false, Some("f")),
+                (false, None),
+                (true, closure)
+            ]
         );
-        assert_eq!(facts.used_without(|holder| !holder.is_local()), 4 << 20);
+        assert_eq!(facts.used_without(|holder| holder.is_lasting()), 4 << 20);
     }
 
     #[test]

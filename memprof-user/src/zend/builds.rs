@@ -76,6 +76,7 @@ const PHP_7_4: Layout = Layout {
         prev: 48,
         size: 56,
         arguments_count: 44,
+        symbol_table: 56,
         variables: 80,
     },
     op: Op {

@@ -1,11 +1,11 @@
 //! What memprof knows of Laravel's own objects (checked on 6.20; the properties are the same up to 11).
 
-use serde::Serialize;
-
 use super::memory::{MemoryError, at};
 use super::objects::LiveObjects;
+use super::session::Started;
 use super::values::Reader;
 use super::zval::Value;
+use crate::record::request::UserId;
 
 const SESSION_STORE: &str = "Illuminate\\Session\\Store";
 const CONFIG_REPOSITORY: &str = "Illuminate\\Config\\Repository";
@@ -13,31 +13,21 @@ const SESSION_GUARD: &str = "Illuminate\\Auth\\SessionGuard";
 /// Longest chain of parents followed; real ones have fewer than 20.
 const MOST_PARENTS: usize = 64;
 
-/// What a user is known by in the application's database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum UserId {
-    /// A number.
-    Number(i64),
-    /// A text, as of UUIDs.
-    Text(String),
-}
-
 /// The `attributes` array of the live session store; `None` where there is none, or none that was started.
 pub(super) fn session_attributes(
     reader: Reader<'_>,
     objects: &LiveObjects,
+    started: Started,
 ) -> Result<Option<u64>, MemoryError> {
     let Some(store) = first_of(reader, objects, SESSION_STORE)? else {
         return Ok(None);
     };
-    if reader.property(store, "started")? != Some(Value::Boolean(true)) {
+    let Some(Value::Array(attributes)) = reader.property(store, "attributes")? else {
         return Ok(None);
-    }
-    Ok(match reader.property(store, "attributes")? {
-        Some(Value::Array(attributes)) => Some(attributes),
-        _ => None,
-    })
+    };
+    let is_open = reader.property(store, "started")? == Some(Value::Boolean(true));
+    let was_open = started == Started::Before && reader.count(attributes)? > 0;
+    Ok((is_open || was_open).then_some(attributes))
 }
 
 /// `config('cache.default')`, the name of the cache store in use; `None` where no configuration lives.

@@ -153,6 +153,8 @@ pub struct ExecuteData {
     pub size: u32,
     /// `This.u2.num_args`
     pub arguments_count: u32,
+    /// `symbol_table`, in frames of code that is in no function: where its variables are known by name.
+    pub symbol_table: u32,
     /// Where the compiled variables begin, a zval each: `ZEND_CALL_FRAME_SLOT` zvals on.
     pub variables: u32,
 }

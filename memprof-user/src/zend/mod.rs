@@ -14,6 +14,7 @@ pub mod memory;
 mod objects;
 mod process;
 mod prove;
+mod recent;
 mod recursion;
 mod request;
 mod serialize;
@@ -30,9 +31,8 @@ use thiserror::Error;
 
 pub use cached::CachedMemory;
 pub use fingerprint::{Fingerprint, Machine, UnknownLayout};
-pub use graph::{Holder, Holders, Sum};
+pub use graph::{Holder, Holders, Scope, Sum};
 pub use heap::{CHUNK_SIZE, Heap, HeapCounters, HeapLayout, HugeBlock, PAGE_SIZE, PAGES_A_CHUNK};
-pub use laravel::UserId;
 pub use objects::{ClassObjects, LiveObjects};
 pub use process::{Addresses, Process};
 pub use prove::Proof;

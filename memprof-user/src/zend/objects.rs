@@ -7,6 +7,7 @@ use super::ZendError;
 use super::cached::Blocks;
 use super::layout::Layout;
 use super::memory::{Memory, MemoryError, at};
+use super::recent::Recent;
 use super::slots::Slots;
 use super::values::Reader;
 
@@ -51,8 +52,7 @@ struct Tallies {
     tallies: Vec<Tally>,
     /// Where the class's tally is in `tallies`.
     index: HashMap<u64, usize>,
-    /// The class of the last object: the next is often of the same.
-    last: Option<(u64, usize)>,
+    recent: Recent<usize>,
 }
 
 struct Tally {
@@ -64,11 +64,11 @@ struct Tally {
 
 impl Tallies {
     fn add(&mut self, class: u64, object: u64, bytes: Option<u64>) {
-        let place = match self.last {
-            Some((last, place)) if last == class => place,
-            _ => *self.index.entry(class).or_insert(self.tallies.len()),
+        let place = match self.recent.get(class) {
+            Some(place) => place,
+            None => *self.index.entry(class).or_insert(self.tallies.len()),
         };
-        self.last = Some((class, place));
+        self.recent.keep(class, place);
         match self.tallies.get_mut(place) {
             Some(tally) => {
                 tally.count += 1;

@@ -3,18 +3,19 @@
 use std::time::Instant;
 
 use crate::binary::{Decoded, Globals, PhpVersion};
+use crate::record::request::UserId;
 
 use super::ZendError;
 use super::fingerprint::Machine;
-use super::graph::{Graph, Holders, Region};
+use super::graph::{Graph, Holders, Region, Scope};
 use super::heap::{Heap, HeapCounters, HeapLayout, HeapReader};
-use super::laravel::{self, UserId};
+use super::laravel;
 use super::layout::Layout;
 use super::memory::{Memory, ProcessMemory, at};
 use super::objects::{self, LiveObjects};
 use super::prove::{Proof, Prover};
 use super::request::{self, Request};
-use super::session::{self, Session};
+use super::session::{self, Session, Started};
 use super::slots::Slots;
 use super::stack::{Stack, StackEnds, Walk};
 use super::values::{Loaded, Reader};
@@ -281,7 +282,15 @@ impl Process {
     /// # Errors
     /// As [`Process::objects`].
     pub fn session(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
-        session::session(self.reader(), objects, self.addresses)
+        session::session(self.reader(), objects, self.addresses, Started::Now)
+    }
+
+    /// The same at a request's end, when Laravel has written its session and closed it.
+    ///
+    /// # Errors
+    /// As [`Process::objects`].
+    pub fn session_at_end(&self, objects: &LiveObjects) -> Result<Option<Session>, ZendError> {
+        session::session(self.reader(), objects, self.addresses, Started::Before)
     }
 
     /// The name of Laravel's default cache store, if one of the `objects` is its configuration.
@@ -302,6 +311,7 @@ impl Process {
         &self,
         source: &dyn Memory,
         deadline: Option<Instant>,
+        scope: Scope,
     ) -> Result<Option<Holders>, ZendError> {
         if !self.in_request()? {
             return Ok(None);
@@ -312,7 +322,7 @@ impl Process {
             addresses: self.addresses,
             globals: &self.globals,
         };
-        graph.holders(source, deadline).map(Some)
+        graph.holders(source, deadline, scope).map(Some)
     }
 
     /// The id of the user whom Laravel knows, if one of the `objects` is its session guard and has loaded one.
@@ -471,7 +481,7 @@ mod tests {
         let _ = process.request();
         let _ = process.included_files();
         let _ = process.stack_ends(8);
-        let _ = process.holders(process.memory.as_ref(), None);
+        let _ = process.holders(process.memory.as_ref(), None, Scope::Graph);
         if let Ok(objects) = process.objects() {
             let _ = process.session(&objects);
             let _ = process.cache_driver(&objects);

@@ -46,13 +46,23 @@ pub struct SessionValue {
     pub bytes: Result<u64, String>,
 }
 
+/// When a session has to have been started to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Started {
+    /// It is open.
+    Now,
+    /// It is open, or was written and closed and holds something.
+    Before,
+}
+
 /// Reads the session; `None` where none was started.
 pub(super) fn session(
     reader: Reader<'_>,
     objects: &LiveObjects,
     addresses: Addresses,
+    started: Started,
 ) -> Result<Option<Session>, ZendError> {
-    let laravel = laravel::session_attributes(reader, objects)?;
+    let laravel = laravel::session_attributes(reader, objects, started)?;
     let (source, table) = match laravel {
         Some(attributes) => (SessionSource::Laravel, attributes),
         None => match native(reader, addresses.session)? {

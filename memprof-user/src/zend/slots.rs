@@ -92,6 +92,9 @@ struct Run {
     pages: u16,
     /// Bytes of a slot; 0 for a large run, which is one slot.
     slot: u16,
+    /// 2^32 divided by the bytes of a slot, rounded up: a number below 2^15 times this is 2^32 times the
+    /// quotient, and less than one slot's share more. Dividing would take most of the time of a look-up.
+    inverse: u32,
 }
 
 /// A mark on a slot.
@@ -204,8 +207,9 @@ impl Slots {
                     0 => (start + first, u64::from(run.pages) * PAGE_SIZE),
                     slot => {
                         let slot = u32::from(slot);
-                        let number = (offset - first) as u32 / slot;
-                        if number >= u32::from(run.pages) * PAGE_SIZE as u32 / slot {
+                        let within = offset - first;
+                        let number = ((within * u64::from(run.inverse)) >> 32) as u32;
+                        if (number + 1) * slot > u32::from(run.pages) * PAGE_SIZE as u32 {
                             return None;
                         }
                         (start + first + u64::from(number * slot), u64::from(slot))
@@ -295,11 +299,13 @@ fn pages(heap: &HeapReader<'_>, start: u64) -> Result<[Run; PAGES_A_CHUNK as usi
             _ => (0, 0),
         };
         let pages = pages.min(PAGES_A_CHUNK - page);
+        let inverse = (1_u64 << 32).div_ceil(u64::from(slot.max(2))) as u32;
         for of_run in page..page + pages {
             runs[of_run as usize] = Run {
                 first: page as u16,
                 pages: pages as u16,
                 slot: slot as u16,
+                inverse,
             };
         }
         page += pages.max(1);
@@ -365,6 +371,16 @@ mod tests {
         assert_eq!(slots.heap_bytes(), 6 * PAGE_SIZE + (6 << 20));
         assert_eq!(slots.chunks(), 1);
         Ok(())
+    }
+
+    #[test]
+    fn every_address_of_a_run_is_divided_rightly() {
+        for (slot, pages) in BINS {
+            let inverse = (1_u64 << 32).div_ceil(u64::from(slot));
+            for within in 0..u64::from(pages) * PAGE_SIZE {
+                assert_eq!((within * inverse) >> 32, within / u64::from(slot));
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What a profile says that each function held at the high-water mark is what it did hold.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod exact;
 mod generator;
 mod score;
+mod synthetic;
 mod truth;
 
 use std::collections::BTreeMap;

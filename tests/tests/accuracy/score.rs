@@ -92,7 +92,7 @@ fn mean(of: &[f64]) -> f64 {
 }
 
 /// Spearman's rank correlation; `None` where one side does not differ.
-fn spearman(left: &[u64], right: &[u64]) -> Option<f64> {
+pub fn spearman(left: &[u64], right: &[u64]) -> Option<f64> {
     let (left, right) = (ranks(left), ranks(right));
     let (left_mean, right_mean) = (mean(&left), mean(&right));
     let product = |a: &[f64], a_mean: f64, b: &[f64], b_mean: f64| -> f64 {

@@ -12,7 +12,7 @@ use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild, sleeps};
 use serde_json::{Value, json};
 
 use script::{
-    SECRET, SessionFacts, Taken, check, check_largest, check_session, dump_worker, settings,
+    SECRET, SessionFacts, Taken, WHOLE, check, check_largest, check_session, dump_worker, settings,
     wait_until,
 };
 
@@ -32,7 +32,8 @@ fn a_worker_is_what_it_says_itself() {
             assert_eq!(taken.external("/pid"), worker);
             assert_eq!(taken.external("/pool"), "www");
             let script = fpm.inside("scripts/dump.php");
-            let request = json!({"method": "GET", "path": "/dump.php", "script": script});
+            let request =
+                json!({"method": "GET", "path": "/dump.php", "script": script, "user_id": null});
             assert_eq!(taken.external("/request"), &request);
             // A second one, of the warm worker.
             let (taken, facts) = dump_worker(&fpm, "");
@@ -154,7 +155,7 @@ fn laravels_session_is_as_long_as_php_says() {
     let (taken, response) = thread::scope(|scope| {
         let waiting = scope.spawn(|| laravel.send(request).unwrap());
         wait_until("the page does not sleep", || sleeps(worker));
-        let taken = Taken::of(worker, &[]);
+        let taken = Taken::of(worker, &WHOLE);
         fs::write(&file, "").unwrap();
         (taken, waiting.join().unwrap())
     });

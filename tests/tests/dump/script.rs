@@ -34,6 +34,9 @@ pub struct SessionFacts {
     pub sizes: Vec<(Value, u64)>,
 }
 
+/// Has the whole of the process read, however slow the machine is.
+pub const WHOLE: [&str; 2] = ["--max-stop", "60000"];
+
 /// A dump that `memprof dump` wrote, in a folder of its own.
 pub struct Taken {
     pub folder: tempfile::TempDir,
@@ -103,7 +106,7 @@ pub fn dump_worker(fpm: &Fpm, query: &str) -> (Taken, Facts) {
     let (taken, response) = thread::scope(|scope| {
         let waiting = scope.spawn(|| request.send(&fpm.socket("www")).unwrap());
         wait_until_held(worker, &file);
-        let taken = Taken::of(worker, &[]);
+        let taken = Taken::of(worker, &WHOLE);
         assert_eq!(status(worker, "TracerPid:"), "0");
         fs::write(&file, "").unwrap();
         (taken, waiting.join().unwrap())

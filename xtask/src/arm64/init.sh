@@ -39,7 +39,7 @@ cp /built/memprof /memprof/release/memprof
 echo "linux $(uname -r), $(cat /proc/uptime | cut -d' ' -f1) s after its start"
 while read -r name command; do
     start=$(date +%s)
-    timeout 300 $command >"/results/$name.txt" 2>&1 </dev/null
+    timeout 600 $command >"/results/$name.txt" 2>&1 </dev/null
     status=$?
     echo "$status $(($(date +%s) - start))" >"/results/$name.status"
     echo "$name: $status"

@@ -1,7 +1,7 @@
 //! What the virtual machine is made of, from Debian: qemu, the kernels, and a userland of busybox and libc.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +21,8 @@ const MODULES: [&str; 6] = [
     "9pnet_virtio",
     "9p",
 ];
+/// What the machine runs besides the tests.
+const USERLAND: [&str; 3] = ["busybox-static", "libc6", "libgcc-s1"];
 /// Runs as the first process.
 const INIT: &str = include_str!("init.sh");
 
@@ -65,49 +67,51 @@ pub fn qemu() -> Result<Command> {
     Ok(qemu)
 }
 
-/// Fetches a kernel, and makes the memory file system that it starts from; the paths of both.
+/// Fetches a kernel where it is missing, and makes the memory file system that it starts from; the paths of both.
 ///
 /// # Errors
 /// When one cannot be had or made.
 pub fn kernel(kernel: &Kernel) -> Result<(PathBuf, PathBuf)> {
     let home = folder().join(format!("kernel-{}", kernel.version));
-    let (image, initramfs) = (home.join("vmlinuz"), home.join("initramfs.gz"));
-    let init_file = home.join("init.sh");
-    if fs::read_to_string(&init_file).is_ok_and(|init| init == INIT) {
-        return Ok((image, initramfs));
+    let whole = home.join("whole");
+    if !whole.is_file() {
+        need_root("unpacking Debian packages into the machine's root")?;
+        fetch_kernel(kernel, &fresh(&home)?)?;
+        fs::write(whole, "")?;
     }
-    need_root("unpacking Debian packages into the machine's root")?;
-    fresh(&home)?;
-    let apt = private_apt(
-        &format!("kernel-{}", kernel.version),
-        kernel.suites,
-        Some("arm64"),
-    )?;
+    let root = home.join("root");
+    let init = root.join("init");
+    fs::write(&init, INIT).with_context(|| format!("writing {}", init.display()))?;
+    fs::set_permissions(&init, Permissions::from_mode(0o755))?;
+    let archive = home.join("initramfs.gz");
+    pack(&root, &archive)?;
+    Ok((home.join("vmlinuz"), archive))
+}
+
+/// Leaves the kernel and the root of its memory file system in the folder.
+fn fetch_kernel(kernel: &Kernel, home: &Path) -> Result<()> {
+    let name = format!("kernel-{}", kernel.version);
+    let apt = private_apt(&name, kernel.suites, Some("arm64"))?;
     let package = apt.dependency("linux-image-arm64")?;
     heading(&format!(
-        "To be unpacked into {}, from Debian arm64: {package}",
-        home.display()
+        "To be unpacked into {}, from Debian arm64: {package} {}",
+        home.display(),
+        USERLAND.join(" ")
     ));
-    let root = home.join("root");
+    // The modules are in /lib or in /usr/lib, as the release has it.
     let unpacked = home.join("package");
     fs::create_dir_all(unpacked.join("usr/lib"))?;
     symlink("usr/lib", unpacked.join("lib"))?;
     apt.unpack_alone(&[&package], &unpacked)?;
-    for file in entries(&unpacked.join("boot"))? {
-        if file_name(&file).starts_with("vmlinuz-") {
-            fs::rename(&file, &image)?;
-        }
-    }
-    apt.unpack(&["busybox-static", "libc6", "libgcc-s1"], &root)?;
+    let image = entries(&unpacked.join("boot"))?
+        .into_iter()
+        .find(|file| file_name(file).starts_with("vmlinuz-"))
+        .with_context(|| format!("{package} holds no vmlinuz"))?;
+    fs::rename(image, home.join("vmlinuz"))?;
+    let root = home.join("root");
+    apt.unpack(&USERLAND, &root)?;
     take_modules(&unpacked, &root)?;
-    fs::write(root.join("init"), INIT)?;
-    output(Command::new("chmod").arg("755").arg(root.join("init")))?;
-    pack(&root, &initramfs)?;
-    for folder in [&root, &unpacked] {
-        fs::remove_dir_all(folder)?;
-    }
-    fs::write(&init_file, INIT)?;
-    Ok((image, initramfs))
+    fs::remove_dir_all(&unpacked).context("removing what of the kernel's package is not needed")
 }
 
 /// Copies the modules that the machine needs, and the list of what they depend on.

@@ -10,12 +10,13 @@ use super::reading::{Held, Reading, Taken};
 use crate::fpm::{LivePhp, Worker};
 use crate::profile::Query;
 use crate::record::frame::Frame;
+use crate::record::request::UserId;
 use crate::record::session::SessionKey;
 use crate::record::units::MemoryLimit;
 use crate::zend::frame::own_lines;
 use crate::zend::{
     ClassObjects, HeapCounters, LiveObjects, PAGE_SIZE, PAGES_A_CHUNK, Recursion, Request, Session,
-    SessionSource, StackEnd, StackEnds, UserId,
+    SessionSource, StackEnd, StackEnds,
 };
 
 /// Classes listed with their objects.

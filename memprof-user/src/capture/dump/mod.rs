@@ -6,6 +6,9 @@ mod holders;
 mod occasion;
 mod reading;
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ use super::options::default_out;
 use crate::fpm::{self, Builds, FpmError, LiveError, Target, Worker};
 use crate::record::log::{LogError, LogFile, LogLine};
 use crate::record::store::{Store, StoreError};
+use crate::zend::{Holders, Scope};
 
 /// The channel of the log line.
 const APP_ENV: &str = "production";
@@ -38,6 +42,8 @@ pub struct DumpOptions {
     pub out: Option<PathBuf>,
     /// How long the process may be held at most.
     pub max_stop: Duration,
+    /// The file for the whole graph of the heap, in V8's .heapsnapshot format.
+    pub heap_graph: Option<PathBuf>,
 }
 
 /// A dump that was written.
@@ -84,6 +90,18 @@ pub enum DumpError {
         /// Why not.
         source: StoreError,
     },
+    /// The heap graph cannot be written.
+    #[error(
+        "cannot write the heap graph of process {pid} to {path}; name another file by --heap-graph"
+    )]
+    HeapGraph {
+        /// The process.
+        pid: i32,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The dump is written, its log line is not.
     #[error("the dump is written to {path}, but not logged")]
     Log {
@@ -110,12 +128,20 @@ pub fn dump(options: &DumpOptions) -> Result<Written, DumpError> {
     // A folder that cannot be written to is found out before the process is held.
     let stored = |source| DumpError::Store { pid, source };
     let store = Store::create(&out).map_err(stored)?;
-    let taken = reading::take(&live, options.max_stop)
+    let graph = HeapGraphFile::create(options)?;
+    let scope = match &graph {
+        Some(_) => Scope::Graph,
+        None => Scope::Holders,
+    };
+    let taken = reading::take(&live, options.max_stop, scope)
         .map_err(|source| unreadable(LiveError::Memory { pid, source }))?;
     let (dump, left_out) = compose(&taken, &worker, &live, &Occasion::forced());
     let path = store
         .write_dump(&dump, pid.unsigned_abs())
         .map_err(stored)?;
+    if let Some(graph) = graph {
+        graph.write(taken.reading.holders.as_ref())?;
+    }
     match log(&store.log_path(), &dump) {
         Ok(()) => Ok(Written {
             path,
@@ -126,6 +152,53 @@ pub fn dump(options: &DumpOptions) -> Result<Written, DumpError> {
             left_out,
         }),
         Err(source) => Err(DumpError::Log { path, source }),
+    }
+}
+
+/// The file of the heap graph, opened before the process is held.
+struct HeapGraphFile<'a> {
+    pid: i32,
+    path: &'a Path,
+    file: File,
+}
+
+impl HeapGraphFile<'_> {
+    fn create(options: &DumpOptions) -> Result<Option<HeapGraphFile<'_>>, DumpError> {
+        let Some(path) = &options.heap_graph else {
+            return Ok(None);
+        };
+        let pid = options.pid;
+        // Keys of arrays are in it, which are the application's data.
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path);
+        let failed = |source| DumpError::HeapGraph {
+            pid,
+            path: path.clone(),
+            source,
+        };
+        Ok(Some(HeapGraphFile {
+            pid,
+            path,
+            file: opened.map_err(failed)?,
+        }))
+    }
+
+    /// Writes the graph; where there is none the file stays empty, and the dump says why.
+    fn write(self, holders: Option<&Holders>) -> Result<(), DumpError> {
+        let Some(graph) = holders.and_then(|holders| holders.graph.as_ref()) else {
+            return Ok(());
+        };
+        let mut out = BufWriter::new(self.file);
+        let written = graph.write(&mut out).and_then(|()| out.flush());
+        written.map_err(|source| DumpError::HeapGraph {
+            pid: self.pid,
+            path: self.path.to_owned(),
+            source,
+        })
     }
 }
 

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use crate::capture::freeze::Frozen;
 use crate::fpm::{LivePhp, ProcessId};
+use crate::record::request::UserId;
 use crate::zend::memory::ProcessMemory;
 use crate::zend::{
-    CachedMemory, Heap, HeapCounters, Holders, LiveObjects, Loaded, Process, Request, Session,
-    StackEnds, UserId, ZendError,
+    CachedMemory, Heap, HeapCounters, Holders, LiveObjects, Loaded, Process, Request, Scope,
+    Session, StackEnds, ZendError,
 };
 
 /// Frames kept of each end of a stack.
@@ -62,13 +63,13 @@ pub(in crate::capture) enum Held {
 ///
 /// # Errors
 /// [`ZendError`] when not even the heap's counters can be read.
-pub(super) fn take(live: &LivePhp, max_stop: Duration) -> Result<Taken, ZendError> {
+pub(super) fn take(live: &LivePhp, max_stop: Duration, scope: Scope) -> Result<Taken, ZendError> {
     let (reading, held) = match Frozen::freeze(live.process.pid, max_stop) {
         Ok(frozen) => {
-            let reading = Reading::of(live, Some(frozen.since() + max_stop));
+            let reading = Reading::of(live, Some(frozen.since() + max_stop), scope);
             (reading, Held::For(frozen.release()))
         }
-        Err(error) => (Reading::of(live, None), Held::Not(error.to_string())),
+        Err(error) => (Reading::of(live, None, scope), Held::Not(error.to_string())),
     };
     Ok(Taken::new(reading?, held, live.process))
 }
@@ -81,6 +82,7 @@ impl Reading {
     pub(in crate::capture) fn of(
         live: &LivePhp,
         deadline: Option<Instant>,
+        scope: Scope,
     ) -> Result<Reading, ZendError> {
         let time = Timestamp::now();
         let mut left_out = LeftOut(Vec::new());
@@ -97,7 +99,7 @@ impl Reading {
         let included_files = left_out.or_none("the included files", zend.included_files());
         let objects = left_out.or_none("the objects", zend.objects());
         let application = read_application(&zend, objects.as_ref(), &mut left_out);
-        let holders = read_holders(live, &zend, deadline, &mut left_out);
+        let holders = read_holders(live, &zend, (deadline, scope), &mut left_out);
         Ok(Reading {
             time,
             counters,
@@ -140,11 +142,11 @@ struct Application {
 fn read_holders(
     live: &LivePhp,
     zend: &Process,
-    deadline: Option<Instant>,
+    (deadline, scope): (Option<Instant>, Scope),
     left_out: &mut LeftOut,
 ) -> Option<Holders> {
     let memory = ProcessMemory::new(live.process.pid);
-    let holders = zend.holders(&memory, deadline);
+    let holders = zend.holders(&memory, deadline, scope);
     let holders = left_out.or_none("the biggest holders", holders).flatten()?;
     left_out.0.extend_from_slice(&holders.left_out);
     Some(holders)

@@ -19,6 +19,8 @@ pub enum Program {
     Call,
     /// The same as they return.
     CallReturn,
+    /// The memory-limit error, beside [`Program::Request`].
+    Hold,
 }
 
 impl Program {
@@ -32,6 +34,7 @@ impl Program {
             Self::Exact => "exact",
             Self::Call => "call",
             Self::CallReturn => "call_return",
+            Self::Hold => "hold",
         }
     }
 

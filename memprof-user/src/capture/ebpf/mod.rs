@@ -401,3 +401,51 @@ fn handle(object: &Object, name: &'static str) -> Result<MapHandle, EngineError>
 fn key(pid: i32) -> [u8; 4] {
     pid.to_ne_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSection, ObjectSymbol};
+
+    use super::OBJECT;
+
+    /// Above this a function gets a stack that another run of the program may write over: the kernel's
+    /// `BPF_PRIV_STACK_MIN_SIZE` is 64, and it rounds up to 16.
+    const MOST_STACK: i64 = 48;
+
+    /// The most bytes that the instruction reaches down the stack: by an access through r10, or by an
+    /// address that is made from it.
+    fn stack_use(instruction: &[u8]) -> i64 {
+        let [code, registers, low, high, immediate @ ..] = instruction else {
+            return 0;
+        };
+        let offset = i64::from(i16::from_le_bytes([*low, *high]));
+        let immediate = i64::from(i32::from_le_bytes(immediate.try_into().unwrap_or_default()));
+        match code & 7 {
+            // BPF_LDX
+            1 if registers >> 4 == 10 => -offset,
+            // BPF_ST and BPF_STX
+            2 | 3 if registers & 15 == 10 => -offset,
+            // BPF_ALU64 | BPF_ADD | BPF_K
+            7 if *code == 7 => -immediate,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn entry_functions_need_next_to_no_stack() {
+        let object = object::File::parse(OBJECT).expect("an ELF file");
+        let section = object.section_by_name("uprobe.multi.s").expect("programs");
+        let code = section.data().expect("code");
+        let mut programs = 0;
+        for symbol in object.symbols() {
+            if symbol.section_index() != Some(section.index()) || symbol.size() == 0 {
+                continue;
+            }
+            programs += 1;
+            let range = symbol.address() as usize..(symbol.address() + symbol.size()) as usize;
+            let used = code[range].chunks(8).map(stack_use).max();
+            assert!(used <= Some(MOST_STACK), "{:?}: {used:?}", symbol.name());
+        }
+        assert_eq!(programs, 7);
+    }
+}

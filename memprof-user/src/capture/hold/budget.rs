@@ -41,7 +41,7 @@ impl Budget {
         }
         let most = match reason {
             StopReason::Critical => self.per_minute / 2,
-            StopReason::LimitError | StopReason::RequestOver => self.per_minute,
+            _ => self.per_minute,
         };
         if self.taken.len() >= most {
             return Err(format!(

@@ -6,9 +6,13 @@ use memprof_ebpf::{Hold, HoldOrder, StopReason};
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Outcome, Shared, Target, lock};
+use super::{Facts, NICE_TO_HOLD, NICE_TO_READ, Outcome, Shared, Target, lock, run_at};
 use crate::capture::dump::{Held, Reading, Taken};
 use crate::capture::tracee::{Stop, Tracee};
+use crate::zend::Scope;
+
+/// A request that ended well is stopped for this part of the longest stop at most.
+const PART_AT_END: u32 = 5;
 
 /// One worker that is traced.
 pub(super) struct Holder<'a> {
@@ -108,6 +112,10 @@ impl<'a> Holder<'a> {
         let since = Duration::from_nanos(state.stop_time);
         match StopReason::from_number(state.stop_reason) {
             Some(StopReason::RequestOver) => Some(Next::LetGo),
+            Some(StopReason::RequestEnd) => {
+                self.at_end(state.request, since);
+                Some(Next::GoOn(0))
+            }
             Some(reason) => {
                 self.at_moment(tracee, reason, state.request, since);
                 None
@@ -116,22 +124,33 @@ impl<'a> Holder<'a> {
         }
     }
 
+    /// Reads what the request's records tell of its end.
+    fn at_end(&self, request: u32, since: Duration) {
+        let most = self.shared.max_stop / PART_AT_END;
+        let deadline = Instant::now() + most.saturating_sub(elapsed(since));
+        let facts = Facts::of(&self.target.live, deadline);
+        lock(&self.shared.facts).insert(self.pid(), (request, facts));
+    }
+
     /// Reads the worker, lets it go on, and hands on what was read.
     fn at_moment(&self, tracee: &Tracee, reason: StopReason, request: u32, since: Duration) {
         let begun = lock(&self.shared.budget).begin(reason, Instant::now());
         let is_begun = begun.is_ok();
         let result = begun.and_then(|()| {
+            run_at(NICE_TO_READ);
             let deadline = Instant::now() + self.shared.max_stop.saturating_sub(elapsed(since));
-            let reading = Reading::of(&self.target.live, Some(deadline));
+            let reading = Reading::of(&self.target.live, Some(deadline), Scope::Holders);
             reading.map_err(|error| error.to_string())
         });
         // It fails where the worker was killed meanwhile, and the next wait tells of its end.
         let _ = tracee.go_on(0);
         let stopped = Held::For(elapsed(since));
+        run_at(NICE_TO_HOLD);
         self.shared.report(Outcome {
             target: self.target.clone(),
             request,
             reason,
+            time: Instant::now(),
             result: result.map(|reading| Taken::new(reading, stopped, self.target.live.process)),
         });
         if is_begun {

@@ -4,6 +4,7 @@
 //! because ptrace belongs to a thread and a worker that dies must not wait until another is read.
 
 mod budget;
+mod facts;
 mod holder;
 
 use std::collections::{HashMap, HashSet};
@@ -13,17 +14,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use memprof_ebpf::{HoldOrder, StopReason};
+use memprof_ebpf::{Hold, HoldOrder, OrderKind, StopReason};
+
+use nix::libc;
 
 use super::dump::Taken;
 use super::ebpf::{EngineError, HoldMaps};
 use super::options::DumpPolicy;
 use crate::fpm::{LivePhp, Worker};
 use budget::Budget;
+pub use facts::Facts;
 use holder::Holder;
 
 /// How often the watching thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Nice values: who reads must not keep another worker from being held.
+const NICE_TO_HOLD: libc::c_int = -10;
+const NICE_TO_READ: libc::c_int = -5;
+const HOLD: u32 = OrderKind::Hold as u32;
 
 /// A worker that may be held.
 #[derive(Clone)]
@@ -42,6 +51,8 @@ pub struct Outcome {
     pub request: u32,
     /// Why it was stopped.
     pub reason: StopReason,
+    /// When it was known.
+    pub time: Instant,
     /// What was read, or why nothing was.
     pub result: Result<Taken, String>,
 }
@@ -55,6 +66,8 @@ struct Shared {
     held: Mutex<HashSet<i32>>,
     budget: Mutex<Budget>,
     outcomes: Mutex<Sender<Outcome>>,
+    /// By worker: the request, and what was read at its end.
+    facts: Mutex<HashMap<i32, (u32, Facts)>>,
     ends: AtomicBool,
 }
 
@@ -79,12 +92,16 @@ impl Holders {
             held: Mutex::default(),
             budget: Mutex::new(Budget::new(policy.per_minute)),
             outcomes: Mutex::new(sender),
+            facts: Mutex::default(),
             ends: AtomicBool::new(false),
         });
         let watched = Arc::clone(&shared);
         let watcher = thread::Builder::new()
             .name("hold-orders".to_owned())
-            .spawn(move || watch(&watched))?;
+            .spawn(move || {
+                run_at(NICE_TO_HOLD);
+                watch(&watched)
+            })?;
         Ok(Holders {
             shared,
             outcomes,
@@ -101,7 +118,14 @@ impl Holders {
     /// The worker has ended.
     pub fn forget(&self, pid: i32) {
         lock(&self.shared.targets).remove(&pid);
+        lock(&self.shared.facts).remove(&pid);
         self.shared.maps.take_back(pid);
+    }
+
+    /// What was read at the end of a request. It is there before any event that follows that end.
+    pub fn facts(&self, pid: i32, request: u32) -> Option<Facts> {
+        let (of, facts) = lock(&self.shared.facts).remove(&pid)?;
+        (of == request).then_some(facts)
     }
 
     /// What became of the stops since the last call.
@@ -126,6 +150,27 @@ impl Holders {
 }
 
 impl Shared {
+    fn report_missed(&self, target: Target, order: HoldOrder) {
+        let why = match Hold::from_number(order.answer) {
+            Some(Hold::Refused) => {
+                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
+            }
+            Some(Hold::SignalTaken) => {
+                "the worker could not be held: its application handles or blocks SIGURG"
+            }
+            Some(Hold::Held) | None => "the worker was not held in time",
+        };
+        if let Some(reason) = StopReason::from_number(order.reason) {
+            self.report(Outcome {
+                target,
+                request: order.request,
+                reason,
+                time: Instant::now(),
+                result: Err(why.to_owned()),
+            });
+        }
+    }
+
     fn report(&self, outcome: Outcome) {
         // Nobody listens any more where this fails: memprof ends.
         let _ = lock(&self.outcomes).send(outcome);
@@ -136,21 +181,34 @@ impl Shared {
     }
 }
 
+/// Gives this thread, and those that it starts, the processor before others: a worker stands still for
+/// as long as they have to wait for one.
+fn run_at(nice: libc::c_int) {
+    // SAFETY: it takes numbers, and 0 is the calling thread.
+    // Without CAP_SYS_NICE it does nothing, and stops are longer on a machine that is full.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Starts a thread for each worker that is to be held.
 fn watch(shared: &Arc<Shared>) -> Result<(), EngineError> {
     shared.maps.watch(
         LOOK,
         || !shared.ends.load(Ordering::Relaxed),
-        |order| hold(shared, order),
+        |order| {
+            let pid = order.pid.cast_signed();
+            let target = lock(&shared.targets).get(&pid).cloned();
+            if let Some(target) = target {
+                match order.kind {
+                    HOLD => hold(shared, target, order),
+                    _ => shared.report_missed(target, order),
+                }
+            }
+        },
     )
 }
 
-fn hold(shared: &Arc<Shared>, order: HoldOrder) {
-    let pid = order.pid.cast_signed();
-    let target = lock(&shared.targets).get(&pid).cloned();
-    let Some(target) = target else {
-        return;
-    };
+fn hold(shared: &Arc<Shared>, target: Target, order: HoldOrder) {
+    let pid = target.live.process.pid;
     if !lock(&shared.held).insert(pid) {
         return;
     }

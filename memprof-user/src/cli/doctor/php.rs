@@ -4,7 +4,7 @@ use super::Check;
 use crate::binary::{Evidence, PhpBinary, ProbeSite, Site};
 use crate::cli::exit::{Exit, sudo_line};
 use crate::fpm::{
-    Builds, Config, LiveError, LivePhp, MappedSite, Mappings, Master, ProcessId, Processes, Worker,
+    Builds, Config, LiveError, LivePhp, MappedSite, Mappings, ProcessId, Processes, Worker,
 };
 use crate::zend::{Proof, ZendError};
 
@@ -148,14 +148,7 @@ fn jit(mappings: &Mappings) -> Check {
 
 /// Whether the pools of these workers have a slowlog, told by the configuration files.
 pub(super) fn slowlogs(workers: &[Worker], processes: &Processes) -> Vec<Check> {
-    let mut pools: Vec<(&Master, &str)> = Vec::new();
-    for worker in workers {
-        if let (Some(master), Some(pool)) = (processes.master_of(worker), &worker.pool)
-            && !pools.contains(&(master, pool.as_str()))
-        {
-            pools.push((master, pool));
-        }
-    }
+    let pools = processes.pools_of(workers);
     pools
         .into_iter()
         .map(|(master, pool)| slowlog(&Config::of(master), master.process.pid, pool))
@@ -182,7 +175,7 @@ fn slowlog(config: &Config, master: i32, name: &str) -> Check {
                 let found = format!(
                     "request_slowlog_timeout = {timeout} in pool {name} of master {master}: php-fpm traces slow workers itself"
                 );
-                let cure = "a worker that it is tracing cannot be frozen at the memory limit; set it to 0 while you look for that";
+                let cure = "a worker that it is tracing cannot be stopped for a dump, and one that memprof traces gets no entry in php-fpm's slowlog; set it to 0 while you look for dumps";
                 Check::warning(NAME, found, cure)
             }
         },

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::Printer;
+use super::log_routes::LogRoute;
 use super::pattern::Match;
 use super::select::Selection;
 use super::summary::{Insight, SessionSummary, Summary};
@@ -118,6 +119,18 @@ impl<W: Write> Printer for Classic<W> {
 
     fn findings(&mut self, findings: &Findings) -> io::Result<()> {
         findings::print(findings, &mut self.0)
+    }
+
+    fn log_routes(&mut self, routes: &[LogRoute]) -> io::Result<()> {
+        if routes.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.0, "Highest routes in memprof.log, by peak:")?;
+        for route in routes {
+            let (peak, requests) = (echo(route.peak_mb), route.requests);
+            writeln!(self.0, "  {peak} MB  {} ({requests} times)", route.route)?;
+        }
+        writeln!(self.0)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Printer;
+use super::log_routes::LogRoute;
 use super::pattern::Match;
 use super::select::Selection;
 use super::summary::Summary;
@@ -65,6 +66,13 @@ impl<W: Write> Printer for JsonLines<W> {
         }
         for line in &findings.unknown {
             self.line(&json!({"record": "unknown", "text": line}))?;
+        }
+        Ok(())
+    }
+
+    fn log_routes(&mut self, routes: &[LogRoute]) -> io::Result<()> {
+        for route in routes {
+            self.line(&json!({"record": "log_route", "log_route": route}))?;
         }
         Ok(())
     }

@@ -20,12 +20,14 @@ use crate::report::text;
 
 mod classic;
 mod json_lines;
+mod log_routes;
 mod pattern;
 mod select;
 mod summary;
 
 use classic::Classic;
 use json_lines::JsonLines;
+use log_routes::LogRoute;
 use pattern::{Match, Pattern};
 use select::Selection;
 use summary::{Summary, Totals};
@@ -55,7 +57,7 @@ pub enum Format {
     /// As the analyzer script prints it.
     Classic,
     /// A JSON object a line: `analysis`, then as they apply `unreadable`, `dump`, `summary`, `match`, `finding`,
-    /// `unknown`, by its `record` key.
+    /// `unknown`, `log_route`, by its `record` key.
     JsonLines,
 }
 
@@ -120,18 +122,32 @@ trait Printer {
     fn found(&mut self, name: &str, dump: &DumpView, found: &Match) -> io::Result<()>;
     /// What the dumps' figures mean.
     fn findings(&mut self, findings: &Findings) -> io::Result<()>;
+    /// The routes with the highest peaks in the run's log; none is no log, or none that was high.
+    fn log_routes(&mut self, routes: &[LogRoute]) -> io::Result<()>;
 }
 
 fn print(
     options: &AnalyzeOptions,
     selection: &Selection,
     printer: &mut impl Printer,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> io::Result<()> {
     printer.begin(selection)?;
-    if selection.found == 0 {
-        return Ok(());
+    if selection.found > 0 {
+        print_dumps(options, selection, printer, progress)?;
     }
+    if options.findings {
+        printer.log_routes(&log_routes::highest(&selection.directory))?;
+    }
+    Ok(())
+}
+
+fn print_dumps(
+    options: &AnalyzeOptions,
+    selection: &Selection,
+    printer: &mut impl Printer,
+    mut progress: impl FnMut(usize, usize),
+) -> io::Result<()> {
     let mut totals = Totals::default();
     let mut collection = Collection::default();
     for (read, path) in (1..).zip(selection.paths()) {

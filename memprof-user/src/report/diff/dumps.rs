@@ -1,6 +1,6 @@
 //! Two dumps: totals, and what grew by kind, by class, by variable, by stack.
 
-use super::super::external::{External, Kind, Kinds};
+use super::super::external::{External, Kind};
 use super::super::facts::Facts;
 use super::super::findings::without_indexes;
 use super::section::{Amount, List, Row, Section, Unit};
@@ -107,27 +107,9 @@ fn totals(before: &Facts, after: &Facts) -> Vec<Row> {
 }
 
 fn kinds(external: &External) -> Option<List> {
-    let Kinds {
-        arrays,
-        strings,
-        objects,
-        references,
-        closures,
-        vm_stack,
-    } = external.holders.as_ref()?.kinds.as_ref()?;
     let mut list = List::new(false);
-    let kinds = [
-        ("arrays", arrays),
-        ("strings", strings),
-        ("objects", objects),
-        ("references", references),
-        ("closures", closures),
-        ("VM stack", vm_stack),
-    ];
-    for (name, kind) in kinds {
-        if let Some(Kind { count, bytes }) = *kind {
-            list.add(name.to_owned(), Amount { bytes, count });
-        }
+    for (name, Kind { count, bytes }) in external.holders.as_ref()?.kinds.clone() {
+        list.add(name, Amount { bytes, count });
     }
     Some(list)
 }

@@ -80,8 +80,18 @@ impl Row {
         }
     }
 
-    /// How far apart the two are at most.
-    fn distance(&self) -> (u64, u64) {
+    /// How much more there is in the second record, and whether that is known or the most that it can be.
+    pub(in crate::report) fn growth(&self) -> Option<(u64, bool)> {
+        match (self.before, self.after) {
+            (Some(before), Some(after)) => Some((after.checked_sub(before)?, true)),
+            (None, Some(after)) => Some((after, false)),
+            _ => None,
+        }
+        .filter(|(growth, _)| *growth > 0)
+    }
+
+    /// How far apart the two records are at most, in `unit` and by count.
+    pub fn distance(&self) -> (u64, u64) {
         let distance = |before: Option<u64>, after: Option<u64>| {
             before.unwrap_or(0).abs_diff(after.unwrap_or(0))
         };
@@ -194,6 +204,7 @@ mod tests {
         let section = before.compare(&list(true, &[("a", 5)]), "t", None);
         let row = &section.rows[0];
         assert_eq!((row.before, row.after, row.change), (None, Some(5), None));
+        assert_eq!(row.growth(), Some((5, false)));
         assert_eq!(row.count_after, None);
     }
 

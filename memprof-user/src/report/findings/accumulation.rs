@@ -1,6 +1,8 @@
 //! Many small things rather than one large one.
 
-use super::super::external::{Kind, Kinds};
+use indexmap::IndexMap;
+
+use super::super::external::Kind;
 use super::super::facts::Facts;
 use super::super::text::{count, size};
 use super::{Finding, Rule};
@@ -9,6 +11,9 @@ use super::{Finding, Rule};
 const MANY: u64 = 100_000;
 /// A block is small below this, in bytes: the largest size class of the Zend heap is 3,072.
 const SMALL_BYTES: u64 = 1024;
+
+/// The kinds of block that an application makes.
+const KINDS: [&str; 5] = ["objects", "arrays", "strings", "closures", "references"];
 
 /// Blocks that were counted.
 struct Blocks {
@@ -20,9 +25,9 @@ struct Blocks {
 
 /// The small things that fill the heap, where no single one is large.
 pub(super) fn find(facts: &Facts) -> Option<Finding> {
-    let blocks = match facts.holders().and_then(|holders| holders.kinds.as_ref()) {
-        Some(kinds) => Blocks::of_kinds(kinds),
-        None => Blocks::of_objects(facts)?,
+    let blocks = match facts.holders() {
+        Some(holders) if !holders.kinds.is_empty() => Blocks::of_kinds(&holders.kinds),
+        _ => Blocks::of_objects(facts)?,
     };
     let each = blocks.bytes / blocks.count.max(1);
     if blocks.count < MANY || each > SMALL_BYTES || !facts.is_much(blocks.bytes) {
@@ -48,17 +53,17 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
 }
 
 impl Blocks {
-    fn of_kinds(kinds: &Kinds) -> Self {
+    fn of_kinds(kinds: &IndexMap<String, Kind>) -> Self {
         let mut blocks = Self {
             count: 0,
             bytes: 0,
             kinds: Vec::new(),
         };
-        blocks.add("objects", kinds.objects);
-        blocks.add("arrays", kinds.arrays);
-        blocks.add("strings", kinds.strings);
-        blocks.add("closures", kinds.closures);
-        blocks.add("references", kinds.references);
+        for name in KINDS {
+            if let Some(kind) = kinds.get(name) {
+                blocks.add(name, *kind);
+            }
+        }
         blocks
     }
 
@@ -76,8 +81,7 @@ impl Blocks {
         })
     }
 
-    fn add(&mut self, name: &str, kind: Option<Kind>) {
-        let kind = kind.unwrap_or_default();
+    fn add(&mut self, name: &str, kind: Kind) {
         let (Some(number), Some(bytes)) = (kind.count, kind.bytes) else {
             return;
         };

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::super::facts::Facts;
+use super::super::text::count;
 use super::route::Routes;
 use super::unknown::Gaps;
 use super::{Finding, Rule, of_dump, sort};
@@ -46,8 +47,6 @@ pub(in crate::report) struct Findings {
     pub(super) dumps: u64,
     /// What explains most first.
     pub(in crate::report) cases: Vec<Case>,
-    /// Findings beyond those that are told apart.
-    pub(super) not_told_apart: u64,
     /// What the dumps do not tell, a line each.
     pub(in crate::report) unknown: Vec<String>,
 }
@@ -85,11 +84,17 @@ impl Collection {
         let mut cases: Vec<Case> = self.cases.into_values().collect();
         cases.extend(self.routes.findings(load).into_iter().map(Case::of_route));
         sort(&mut cases, |case| case.score, |case| case.finding.rule);
+        let mut unknown = self.gaps.lines(self.dumps);
+        if self.not_told_apart > 0 {
+            unknown.push(format!(
+                "{} findings are not listed: more than {MAX_CASES} causes are not told apart",
+                count(self.not_told_apart)
+            ));
+        }
         Findings {
             dumps: self.dumps,
             cases,
-            not_told_apart: self.not_told_apart,
-            unknown: self.gaps.lines(self.dumps),
+            unknown,
         }
     }
 }
@@ -170,9 +175,13 @@ mod tests {
             collection.add(&sample(&format!("A::$b{number}"), 50));
         }
         let findings = collection.findings(|_| None);
-        assert_eq!(
-            (findings.cases.len(), findings.not_told_apart),
-            (MAX_CASES, 5)
+        assert_eq!(findings.cases.len(), MAX_CASES);
+        let not_listed = "5 findings are not listed";
+        assert!(
+            findings
+                .unknown
+                .iter()
+                .any(|line| line.starts_with(not_listed))
         );
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::facts::Facts;
 use super::super::text;
-use super::{Finding, Rule};
+use super::{Finding, Rule, recursion};
 use crate::record::frame::Frame;
 
 /// What brings rows from a database into memory.
@@ -21,9 +21,8 @@ const FETCHES: [&str; 12] = [
     "SQLite3Result->fetchArray",
 ];
 /// What makes models of the rows: the result set still lies in its variables.
-const HYDRATIONS: [&str; 3] = [
+const HYDRATIONS: [&str; 2] = [
     "Illuminate\\Database\\Eloquent\\Builder->hydrate",
-    "Illuminate\\Database\\Eloquent\\Builder->get",
     "Doctrine\\ORM\\Internal\\Hydration\\AbstractHydrator->hydrateAll",
 ];
 /// How far from the innermost frame the fetching may be.
@@ -36,8 +35,12 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
     let fetch = near
         .clone()
         .find(|frame| names(&FETCHES, frame) || names(&HYDRATIONS, frame))?;
+    // Without the variables one large result cannot be told from many that are kept, nor in a recursion.
+    if facts.holders().is_none() || recursion::is_deep(facts) {
+        return None;
+    }
     // A result set that is being fetched hangs on no variable that outlives the call.
-    let bytes = facts.used_without(|holder| !holder.is_local());
+    let bytes = facts.used_without(|holder| holder.is_lasting());
     if !facts.is_much(bytes) || !is_few_and_large(facts) {
         return None;
     }
@@ -70,10 +73,11 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// Whether strings are most of the memory; where the kinds are not known, whether there are few objects.
+/// Whether strings are most of the memory, where the kinds are known.
 fn is_few_and_large(facts: &Facts) -> bool {
-    let kinds = facts.holders().and_then(|holders| holders.kinds.as_ref());
-    let strings = kinds.and_then(|kinds| kinds.strings?.bytes);
+    let strings = facts
+        .holders()
+        .and_then(|holders| holders.kinds.get("strings")?.bytes);
     match strings {
         Some(strings) => strings >= facts.used_bytes() / 2,
         None => true,
@@ -149,6 +153,11 @@ mod tests {
             None
         );
         assert_eq!(sample.rules()[0], Rule::Holder);
+    }
+
+    #[test]
+    fn without_the_variables_nobody_knows() {
+        assert_eq!(fetching().finding(Rule::LargeResult), None);
     }
 
     #[test]

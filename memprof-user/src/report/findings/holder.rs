@@ -1,7 +1,6 @@
 //! One variable that holds a good part of the heap.
 
-use super::super::facts::Facts;
-use super::super::facts::HolderView;
+use super::super::facts::{Facts, HolderView, NOT_REACHED};
 use super::super::text::{count, size};
 use super::{Finding, Rule, session};
 
@@ -68,9 +67,13 @@ fn shape(elements: u64, bytes: u64) -> String {
 
 fn next_step(holder: &HolderView, elements: Option<u64>) -> String {
     let path = holder.path;
-    if path.contains("not reached from any root") {
+    if path.ends_with(NOT_REACHED) {
         return "no variable leads to it any more: objects that refer to each other wait for the cycle collector \
                 (gc_collect_cycles), or an extension holds it"
+            .to_owned();
+    }
+    if path.starts_with('{') {
+        return "it is in no variable: PHP or an extension works on it at the moment of the dump"
             .to_owned();
     }
     let name = path.split(['[', ' ']).next().unwrap_or(path);
@@ -81,11 +84,7 @@ fn next_step(holder: &HolderView, elements: Option<u64>) -> String {
             } else {
                 "unset() it when it is done with"
             };
-            if name.starts_with('$') {
-                format!("look at {name} in {function}: {cure}")
-            } else {
-                format!("look at what {function} makes: {cure}")
-            }
+            format!("look at {name} in {function}: {cure}")
         }
         (_, Some(function)) => format!(
             "a static variable lives as long as the request: look at what {function} adds to it and when it is emptied"

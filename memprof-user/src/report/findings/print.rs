@@ -20,7 +20,6 @@ pub(in crate::report) fn print(findings: &Findings, out: &mut impl Write) -> io:
         print_case(number, case, findings.dumps, out)?;
     }
     let more = findings.cases.len().saturating_sub(PRINTED) as u64;
-    let more = more.saturating_add(findings.not_told_apart);
     if more > 0 {
         writeln!(out, "{} more explain less; --json has them.\n", count(more))?;
     }

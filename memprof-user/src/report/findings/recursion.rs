@@ -17,16 +17,24 @@ struct Circle {
     cycle: Vec<Frame>,
     times: u64,
     frames: u64,
-    /// Whether all turns were counted, or the innermost ones taken for the rest.
-    is_counted: bool,
+    /// The innermost turns, where not all were counted and these are taken for the rest.
+    innermost_turns: Option<u64>,
+}
+
+/// Whether the stack is deep in a recursion.
+pub(super) fn is_deep(facts: &Facts) -> bool {
+    Circle::of(facts).is_some_and(|circle| circle.frames >= LEAST_FRAMES)
 }
 
 /// The recursion that the stack is deep in.
 pub(super) fn find(facts: &Facts) -> Option<Finding> {
     let circle = Circle::of(facts).filter(|circle| circle.frames >= LEAST_FRAMES)?;
     let is_turning = |function: &str| circle.cycle.iter().any(|frame| frame.function == function);
-    // What the turns hold lies in their variables. What hangs on anything else is not theirs.
-    let bytes = facts.used_without(|holder| !holder.function.is_some_and(is_turning));
+    // What the turns hold lies in their variables. What lasts, or is another function's, is not theirs.
+    let bytes = facts.used_without(|holder| match holder.function {
+        Some(function) if holder.is_local() => !is_turning(function),
+        _ => holder.is_lasting(),
+    });
     if !facts.is_much(bytes) {
         return None;
     }
@@ -34,7 +42,11 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
         [one] => (format!("{} calling itself", one.function), circle.times),
         cycle => (format!("{} functions", cycle.len()), circle.times),
     };
-    let about = if circle.is_counted { "" } else { "about " };
+    let about = if circle.innermost_turns.is_some() {
+        "about "
+    } else {
+        ""
+    };
     Some(Finding {
         rule: Rule::Recursion,
         subject: circle.subject(),
@@ -66,18 +78,19 @@ impl Circle {
             .recursion
             .as_ref()
             .filter(|told| !told.cycle.is_empty());
-        let (mut cycle, times, frames) = match told {
+        let (mut cycle, times, frames, innermost_turns) = match told {
             Some(told) => {
                 let frames = told.frames.unwrap_or(depth);
                 let times = told.times.unwrap_or(frames / told.cycle.len() as u64);
-                (told.cycle.clone(), times, frames)
+                (told.cycle.clone(), times, frames, None)
             }
             None => {
                 let found = recursion::find(&stack.innermost)?;
                 let end = found.start.checked_add(found.length)?;
                 let mut turn = stack.innermost.get(found.start..end)?.to_vec();
                 turn.reverse();
-                (turn, depth / found.length as u64, depth)
+                let times = depth / found.length as u64;
+                (turn, times, depth, Some(found.times as u64))
             }
         };
         if let Some(own) = cycle.iter().position(is_own_frame) {
@@ -87,7 +100,7 @@ impl Circle {
             cycle,
             times,
             frames,
-            is_counted: told.is_some_and(|told| told.times.is_some()),
+            innermost_turns,
         })
     }
 
@@ -105,20 +118,33 @@ impl Circle {
     }
 
     fn evidence(&self, facts: &Facts, bytes: u64) -> Vec<String> {
-        let mut lines = vec![format!(
-            "{} of {} frames turn in this circle; {} a turn if all of that is theirs",
-            count(self.frames),
-            count(
-                facts
-                    .stack()
-                    .and_then(|stack| stack.depth)
-                    .unwrap_or(self.frames)
+        let stack = facts.stack();
+        let depth = stack.and_then(|stack| stack.depth).unwrap_or(self.frames);
+        let each = size(bytes / self.times.max(1));
+        let mut lines = vec![match self.innermost_turns {
+            None => format!(
+                "{} of {} frames turn in this circle; {each} a turn if all of that is theirs",
+                count(self.frames),
+                count(depth)
             ),
-            size(bytes / self.times.max(1))
-        )];
+            Some(turns) => format!(
+                "of {} frames the innermost turn {} times in this circle, and the rest is taken for more of it",
+                count(depth),
+                count(turns)
+            ),
+        }];
+        if facts.holders().is_none() {
+            lines.push(
+                "which variables hold memory is not known: all that is in use counts as theirs"
+                    .to_owned(),
+            );
+        }
+        if let Some(reason) = stack.and_then(|stack| stack.torn.as_ref()) {
+            lines.push(format!("the stack may be deeper: {reason}"));
+        }
         let vm_stack = facts
             .holders()
-            .and_then(|holders| holders.kinds.as_ref()?.vm_stack?.bytes);
+            .and_then(|holders| holders.kinds.get("vm_stack")?.bytes);
         if let Some(vm_stack) = vm_stack {
             lines.push(format!(
                 "{} of it are the frames themselves (the VM stack)",

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::super::diff::{Row, Unit, compare_dumps};
+use super::super::diff::{Row, compare_dumps};
 use super::super::facts::Facts;
 use super::super::text::size;
 use super::{Finding, Rule};
@@ -15,6 +15,8 @@ const COMPARED: usize = 5;
 const LEAST_GROWTH: u64 = 4 << 20;
 /// And one below this share of the larger dump.
 const LEAST_SHARE: f64 = 0.1;
+/// What is not worth a line of the evidence, in bytes.
+const LEAST_ROW: u64 = 1 << 20;
 /// Rows of each table in the evidence.
 const ROWS: usize = 3;
 
@@ -138,11 +140,7 @@ impl Ends {
         let comparison = compare_dumps(before, after);
         let mut evidence = Vec::new();
         for section in comparison.iter().filter(|section| section.is_cause) {
-            let rows = section
-                .rows
-                .iter()
-                .filter(|row| row.change.is_some_and(|change| change > 0));
-            evidence.extend(rows.take(ROWS).map(describe));
+            evidence.extend(section.rows.iter().filter_map(describe).take(ROWS));
         }
         Finding {
             rule: Rule::Route,
@@ -155,11 +153,9 @@ impl Ends {
     }
 }
 
-/// `App\Foo::$rows: 90 MiB more`
-fn describe(row: &Row) -> String {
-    let change = row.change.unwrap_or(0).unsigned_abs();
-    match row.unit {
-        Unit::Bytes => format!("{}: {} more", row.name, size(change)),
-        Unit::Number => format!("{}: {change} more", row.name),
-    }
+/// `App\Foo::$rows: 90 MiB more`; nothing where there is no growth worth a word.
+fn describe(row: &Row) -> Option<String> {
+    let (growth, is_known) = row.growth().filter(|(growth, _)| *growth >= LEAST_ROW)?;
+    let up_to = if is_known { "" } else { "up to " };
+    Some(format!("{}: {up_to}{} more", row.name, size(growth)))
 }

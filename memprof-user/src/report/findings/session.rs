@@ -1,7 +1,6 @@
 //! Session bloat: which keys, and what they take.
 
-use super::super::facts::Facts;
-use super::super::facts::HolderView;
+use super::super::facts::{Facts, HolderView};
 use super::super::text::size;
 use super::{Finding, Rule};
 use crate::record::frame::Frame;
@@ -31,12 +30,11 @@ pub(super) fn find(facts: &Facts) -> Option<Finding> {
         .map(|holder| holder.retained_bytes)
         .fold(0, u64::saturating_add);
     let moved = match transfer {
-        Some(_) => facts.used_without(|holder| !holder.is_local()),
+        Some(_) => facts.used_without(|holder| holder.is_lasting()),
         None => 0,
     };
     let bytes = held.max(moved).max(serialized.unwrap_or(0));
-    let is_large = serialized.is_some_and(|serialized| serialized >= LARGE_BYTES);
-    if !(is_large || facts.is_much(bytes)) {
+    if !(is_large(facts) || facts.is_much(bytes)) {
         return None;
     }
     let title = match serialized {
@@ -89,14 +87,29 @@ fn serialized_bytes(facts: &Facts) -> Option<u64> {
     exact.or_else(|| Some((size_mb? * f64::from(1 << 20)) as u64))
 }
 
-/// Whether a variable is the session's data: below something called session, at one of its keys, or the array that PHP's
-/// own sessions are in.
+/// Whether a variable is the session's data: below something called session, at one of its keys; the array that PHP's own
+/// sessions are in; or the largest key of a large session, wherever: arrays are shared until one of them is changed, and a
+/// dump tells one path.
 pub(super) fn is_session(facts: &Facts, holder: &HolderView) -> bool {
     let path = holder.path;
     let has_key = |key: &String| path.contains(&format!("['{key}']"));
+    let largest = || {
+        facts
+            .view
+            .session
+            .largest_keys
+            .as_ref()?
+            .first()
+            .map(|(key, _)| key)
+    };
     path.contains("_SESSION")
         || path.to_ascii_lowercase().contains("session")
             && (path.ends_with("->attributes") || facts.session_keys.iter().any(has_key))
+        || is_large(facts) && largest().is_some_and(has_key)
+}
+
+fn is_large(facts: &Facts) -> bool {
+    serialized_bytes(facts).is_some_and(|serialized| serialized >= LARGE_BYTES)
 }
 
 fn transfer(facts: &Facts) -> Option<&Frame> {
@@ -150,6 +163,11 @@ mod tests {
         let path = "App\\Models\\Repository::$all[3]->attributes['permissions_cache']";
         let sample = Sample::new(100).holders(&[holder(path, 60)]);
         assert_eq!(sample.rules(), [Rule::Holder]);
+        // Of a large session it is the data, however it is reached.
+        let mut shared =
+            Sample::new(100).holders(&[holder("$all['permissions_cache'] in f()", 60)]);
+        shared.json["session"]["size_mb"] = json!(2.5);
+        assert_eq!(shared.rules(), [Rule::Session]);
         // Large enough by itself.
         let mut sample = Sample::new(100);
         sample.json["session"]["size_mb"] = json!(2.5);

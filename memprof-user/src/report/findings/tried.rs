@@ -14,8 +14,8 @@ const PAGE_BYTES: u64 = 4096;
 const CHUNK_BYTES: u64 = 2 << 20;
 /// Smaller arrays are not worth a word.
 const LEAST_ELEMENTS: u64 = 1 << 15;
-/// The list of objects is full when it doubles; some slots may have become free meanwhile.
-const NEARLY_FULL: f64 = 0.8;
+/// The list of objects is full when it doubles: all but some slots have a live object.
+const NEARLY_FULL: f64 = 0.99;
 
 /// What an allocation was, as far as its size tells.
 #[derive(Debug, PartialEq)]
@@ -128,13 +128,15 @@ fn object_store(tried: u64, facts: &Facts) -> Option<u64> {
     }
     let external = facts.external.as_ref()?;
     let had = external.object_store.as_ref().and_then(|store| store.slots);
-    let is_doubling = match had {
-        Some(had) => had.checked_mul(2) == Some(slots),
-        // It doubles when all its slots are taken.
-        None => {
-            let total = external.objects.as_ref()?.total?;
-            total <= slots / 2 && total as f64 >= (slots / 2) as f64 * NEARLY_FULL
-        }
+    if had.is_some_and(|had| had.checked_mul(2) != Some(slots)) {
+        return None;
+    }
+    // It doubles when no slot is free.
+    let total = external.objects.as_ref().and_then(|objects| objects.total);
+    let is_doubling = match total {
+        Some(total) => total <= slots / 2 && total as f64 >= (slots / 2) as f64 * NEARLY_FULL,
+        // A chunk has a size that fits as well.
+        None => had.is_some() && tried != CHUNK_BYTES,
     };
     is_doubling.then_some(slots)
 }
@@ -216,6 +218,13 @@ mod tests {
             );
             assert_eq!(purpose(tried, None, Some(slots / 8)), Purpose::Block);
         }
+        // A list of the right size that still has free slots does not double: it was a chunk.
+        let slots = CHUNK_BYTES / 16;
+        assert_eq!(
+            purpose(CHUNK_BYTES, Some(slots), Some(119_826)),
+            Purpose::Chunk
+        );
+        assert_eq!(purpose(CHUNK_BYTES, Some(slots), None), Purpose::Chunk);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::super::cached::Blocks;
 use super::super::layout::Layout;
 use super::super::memory::{Memory, MemoryError, at};
+use super::super::recent::Recent;
 use super::super::values::INTERNAL_CLASS;
 use super::super::zval::MOST_PROPERTIES;
 
@@ -51,8 +52,7 @@ pub(super) enum Insides {
 #[derive(Default)]
 pub(super) struct Classes {
     classes: HashMap<u64, Class>,
-    /// The class of the last object: the next is often of the same.
-    last: Option<(u64, Class)>,
+    recent: Recent<Class>,
 }
 
 impl Classes {
@@ -63,9 +63,7 @@ impl Classes {
         layout: &Layout,
         entry: u64,
     ) -> Result<Class, MemoryError> {
-        if let Some((last, class)) = self.last
-            && last == entry
-        {
+        if let Some(class) = self.recent.get(entry) {
             return Ok(class);
         }
         let class = match self.classes.get(&entry) {
@@ -79,7 +77,7 @@ impl Classes {
                 class
             }
         };
-        self.last = Some((entry, class));
+        self.recent.keep(entry, class);
         Ok(class)
     }
 }

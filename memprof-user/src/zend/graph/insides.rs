@@ -17,6 +17,10 @@ const BYTES_A_READ: usize = 4096;
 /// Most bytes of one block that are looked through.
 const MOST_BYTES: u64 = 256 << 20;
 
+/// Flags that a string of the heap can have in `gc.u.type_info`: not collectable, interned, valid UTF-8 and
+/// one that no release uses (7.4 to 8.6).
+const STRING_FLAGS: u32 = 0x270;
+
 /// Memory outside of the heap that is looked through.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Region {
@@ -144,7 +148,8 @@ impl Walk<'_> {
         }
         let head: [u8; 24] = self.memory.word(address)?;
         let layout = self.layout;
-        match word32(&head, 4) as u8 & 0xf {
+        let info = word32(&head, 4);
+        match info as u8 & 0xf {
             OBJECT => {
                 let handle = word32(&head, layout.object.handle);
                 let is_known = handle != 0
@@ -154,9 +159,13 @@ impl Walk<'_> {
             }
             ARRAY if address == slot.start && slot.bytes == u64::from(layout.array.whole) => {
                 let room = self.memory.u32(at(address, layout.array.room))?;
-                Ok(room.is_power_of_two().then_some(ARRAY))
+                let used = self.memory.u32(at(address, layout.array.used))?;
+                let count = self.memory.u32(at(address, layout.array.count))?;
+                let is_array = room.is_power_of_two() && used <= room && count <= used;
+                Ok(is_array.then_some(ARRAY))
             }
-            STRING if address == slot.start => {
+            // The upper half of a pointer has other bits too.
+            STRING if address == slot.start && info & !STRING_FLAGS == u32::from(STRING) => {
                 let needs = word64(&head, layout.string.len)
                     .saturating_add(u64::from(layout.string.val) + 1);
                 Ok((needs <= slot.bytes && needs > slot.bytes / 4).then_some(STRING))

@@ -3,16 +3,22 @@
 //! Bytes are those of the allocator's slots, and their sum is held against what the heap has given out: what
 //! the walk cannot explain is told as such.
 
+mod arrays;
 mod classes;
 mod insides;
 mod names;
 mod nodes;
 mod objects;
 mod roots;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 mod top;
 mod walk;
 
 use std::time::{Duration, Instant};
+
+use crate::record::heap_snapshot::HeapSnapshot;
 
 use super::ZendError;
 use super::cached::Blocks as CachedBlocks;
@@ -28,12 +34,19 @@ use walk::Walk;
 pub(super) use insides::Region;
 pub use nodes::Sum;
 
-/// Most nodes: 40 bytes each.
-const MOST_NODES: usize = 500_000;
 /// Bytes of the process that are kept at a time.
 const KEPT_BYTES: usize = 16 << 20;
 /// Share of the time that is left for naming the biggest holders: one in so many parts.
 const NAMING_SHARE: u32 = 8;
+
+/// How much of a heap's graph is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The biggest holders, in bounded memory.
+    Holders,
+    /// The whole graph too: memory for every array, object and string.
+    Graph,
+}
 
 /// The biggest holders of a heap, and what the walk found by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +63,8 @@ pub struct Holders {
     pub kinds: Vec<(&'static str, Sum)>,
     /// Those that hold most, the biggest first.
     pub top: Vec<Holder>,
+    /// The whole graph, where it was asked for and its names could be read in time.
+    pub graph: Option<HeapSnapshot>,
     /// Bytes copied out of the process.
     pub read_bytes: u64,
     /// How long copying took.
@@ -90,6 +105,7 @@ impl Graph<'_> {
         &self,
         source: &dyn Memory,
         deadline: Option<Instant>,
+        scope: Scope,
     ) -> Result<Holders, ZendError> {
         let now = Instant::now();
         let naming =
@@ -100,7 +116,7 @@ impl Graph<'_> {
         let memory = CachedBlocks::new(source, until, KEPT_BYTES);
         let slots = Slots::new(self.heap)?;
         let layout = self.reader.layout;
-        let mut walk = Walk::new(memory, layout, slots, self.addresses, MOST_NODES)?;
+        let mut walk = Walk::new(memory, layout, slots, self.addresses, scope)?;
         let walked = self.walk(&mut walk);
         let mut left_out = Vec::new();
         match &walked {
@@ -122,6 +138,16 @@ impl Graph<'_> {
             walk.slots.chunks() * PAGE_SIZE,
         );
         walk.memory.set_deadline(deadline);
+        let graph = match walk.recording.take() {
+            Some(recording) => match snapshot::snapshot(&mut walk, recording, self.reader) {
+                Ok(graph) => Some(graph),
+                Err(error) => {
+                    left_out.push(format!("the heap graph: {error}"));
+                    None
+                }
+            },
+            None => None,
+        };
         let top = top::biggest(&mut walk, self.reader, &mut left_out);
         let fetched = walk.memory.fetched();
         Ok(Holders {
@@ -131,6 +157,7 @@ impl Graph<'_> {
             left_out,
             kinds: kinds(&walk.blocks),
             top,
+            graph,
             read_bytes: fetched.bytes,
             read_time: fetched.time,
         })
@@ -149,29 +176,34 @@ impl Graph<'_> {
         walk.scan_insides()?;
         self.engine(walk)?;
         walk.unreached_objects()?;
-        walk.scan_insides()
+        walk.scan_insides()?;
+        self.temporaries(walk)
     }
 
-    /// What PHP's own globals hold, and what lies on the VM's stack in no variable.
+    /// What PHP's own globals hold.
     fn engine(&self, walk: &mut Walk<'_>) -> Result<(), MemoryError> {
-        let layout = self.reader.layout;
-        let temporaries = walk.place(NONE, Key::Same, Kind::Temporaries, 0);
-        let mut page = walk
-            .memory
-            .u64(at(self.addresses.executor, layout.executor.vm_stack))?;
-        let mut pages = 0;
-        while let Some(slot) = walk.slots.find(page)
-            && pages < roots::MOST_STACK_PAGES
-        {
-            walk.scan(temporaries, Block::Other, slot.start, slot.end())?;
-            walk.follow()?;
-            page = walk.memory.u64(at(page, layout.vm_stack.prev))?;
-            pages += 1;
-        }
         let engine = walk.place(NONE, Key::Same, Kind::Engine, 0);
         for region in self.globals {
             walk.scan(engine, region.block, region.start, region.end())?;
             walk.follow()?;
+        }
+        walk.scan_insides()
+    }
+
+    /// What lies on the VM's stack in no variable. Values of calls that are over lie there too, so this comes
+    /// last.
+    fn temporaries(&self, walk: &mut Walk<'_>) -> Result<(), MemoryError> {
+        let layout = self.reader.layout;
+        let temporaries = walk.place(NONE, Key::Same, Kind::Temporaries, 0);
+        let first = at(self.addresses.executor, layout.executor.vm_stack);
+        let mut page = walk.memory.u64(first)?;
+        for _ in 0..roots::MOST_STACK_PAGES {
+            let Some(slot) = walk.slots.find(page) else {
+                break;
+            };
+            walk.scan(temporaries, Block::Other, slot.start, slot.end())?;
+            walk.follow()?;
+            page = walk.memory.u64(at(page, layout.vm_stack.prev))?;
         }
         walk.scan_insides()
     }

@@ -84,6 +84,52 @@ impl Names<'_> {
         })
     }
 
+    /// The name of a place where the walk begins, or of a group of values.
+    pub(super) fn place_name(&self, node: &Node) -> Result<String, MemoryError> {
+        Ok(match node.kind {
+            Kind::Function => self.function(node.address)?,
+            Kind::Variable => format!(
+                "{} in {}",
+                self.edge(None, node.key)?,
+                self.function(node.address)?
+            ),
+            Kind::Constants => "constants".to_owned(),
+            _ => {
+                let (begin, end) = self.place(node, None)?;
+                begin + &end
+            }
+        })
+    }
+
+    /// What leads from an owner to what it holds, without the signs that a path has between its steps.
+    pub(super) fn edge(&self, owner: Option<&Node>, key: Key) -> Result<String, MemoryError> {
+        Ok(match (key, owner) {
+            (Key::Slot(slot), Some(owner)) => {
+                escaped(unmangled(&self.slot_name(owner.address, slot)?))
+            }
+            (Key::Slot(slot), None) => format!("slot {slot}"),
+            (
+                Key::Variable(_) | Key::Bound(_) | Key::StaticVariable(_) | Key::StaticProperty(_),
+                _,
+            ) => {
+                format!("${}", self.plain(key.name().unwrap_or(0))?)
+            }
+            (Key::This | Key::BoundThis, _) => "$this".to_owned(),
+            (Key::Argument(number), _) => format!("argument {number}"),
+            (Key::Handle(handle), _) => format!("#{handle}"),
+            (key, _) => match key.name() {
+                Some(name) => self.plain(name)?,
+                None => "value".to_owned(),
+            },
+        })
+    }
+
+    /// The class entry of an object.
+    pub(super) fn class_address(&self, object: u64) -> Option<u64> {
+        let class = at(object, self.reader.layout.object.class);
+        self.reader.memory.u64(class).ok()
+    }
+
     fn step(&self, owner: &Node, key: Key) -> Result<String, MemoryError> {
         Ok(match key {
             Key::Same | Key::Handle(_) => String::new(),

@@ -89,6 +89,23 @@ pub(super) enum Key {
     Handle(u32),
 }
 
+impl Key {
+    /// The `zend_string *` that it is named by.
+    pub(super) fn name(self) -> Option<u64> {
+        match self {
+            Key::Text(name)
+            | Key::Dynamic(name)
+            | Key::StaticProperty(name)
+            | Key::ClassConstant(name)
+            | Key::Constant(name)
+            | Key::StaticVariable(name)
+            | Key::Variable(name)
+            | Key::Bound(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// Blocks of the heap by what is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Block {

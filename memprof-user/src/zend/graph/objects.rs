@@ -2,9 +2,10 @@
 
 use super::super::memory::{MemoryError, at};
 use super::super::slots::Slot;
+use super::arrays::Keys;
 use super::classes::{Class, Insides};
 use super::nodes::{Block, Key, Number};
-use super::walk::{ARRAY, Keys, OBJECT, REFERENCE, STRING, Walk, zval_in};
+use super::walk::{ARRAY, OBJECT, REFERENCE, STRING, Walk, zval_in};
 
 /// Property slots copied by one read.
 const SLOTS_A_READ: u32 = 64;
@@ -40,6 +41,9 @@ impl Walk<'_> {
                 Insides::Closure => Block::Closure,
                 _ => Block::Object,
             };
+            if let (Some(recording), Block::Closure) = (&mut self.recording, block) {
+                recording.closures.push(owner);
+            }
             self.add(owner, block, slot.bytes);
             self.declared(owner, at(address, layout.slots), class.properties)?;
             self.insides(owner, address, slot, class)?;
@@ -143,7 +147,14 @@ impl Walk<'_> {
             false => self.map_pointer(at(function, layout.static_variables_pointer))?,
         };
         let cache = self.map_pointer(at(function, layout.run_time_cache))?;
-        self.take(owner, cache, Block::Code);
+        // Most caches are in the request's arena, which is no closure's.
+        if self
+            .slots
+            .find(cache)
+            .is_some_and(|slot| slot.start == cache)
+        {
+            self.take(owner, cache, Block::Code);
+        }
         if self.take(owner, variables, Block::Array).is_some() {
             self.table(owner, variables, Keys::Bound, 0, u32::MAX)?;
         }

@@ -7,8 +7,9 @@ use super::super::memory::{MemoryError, at};
 use super::super::process::Addresses;
 use super::super::values::Reader;
 use super::super::{ZendError, values};
+use super::arrays::Keys;
 use super::nodes::{Block, Key, Kind, NONE, Number};
-use super::walk::{Keys, OBJECT, STRING, Walk};
+use super::walk::{OBJECT, STRING, Walk};
 
 /// `ZEND_ACC_STATIC` in `zend_property_info.flags` (7.4 to 8.6).
 const STATIC: u32 = 1 << 4;
@@ -265,6 +266,9 @@ impl<'r> Roots<'r> {
                 ..Function::default()
             });
         }
+        if self.is_global(walk, frame, function)? {
+            return Ok(());
+        }
         let names = self.functions.get(&function).and_then(|known| known.names);
         let (kind, this) = walk.zval(at(frame, layout.this))?;
         if kind == OBJECT {
@@ -295,6 +299,20 @@ impl<'r> Roots<'r> {
             self.value(walk, function, (number, key), value, numbers)?;
         }
         Ok(())
+    }
+
+    /// Whether a frame's variables are those of `$GLOBALS`.
+    fn is_global(
+        &self,
+        walk: &mut Walk<'_>,
+        frame: u64,
+        function: u64,
+    ) -> Result<bool, MemoryError> {
+        let layout = self.reader.layout;
+        let name = at(function, layout.function.function_name);
+        let table = at(frame, layout.execute_data.symbol_table);
+        let globals = at(self.addresses.executor, layout.executor.symbol_table);
+        Ok(walk.memory.u64(name)? == 0 && walk.memory.u64(table)? == globals)
     }
 
     /// Takes one variable's value.

@@ -13,8 +13,12 @@ use super::walk::Walk;
 
 /// How many are named.
 const MOST: usize = 50;
+/// Nodes of a chain whose last one is named; of longer ones it is the first.
+const LONGEST_CHAIN: u32 = 16;
 /// How many are looked at.
 const CANDIDATES: usize = 1000;
+/// The smallest share of the heap that is named: one of so many parts.
+const SMALLEST_SHARE: u64 = 1000;
 /// How many are named below the same one.
 const MOST_BELOW_ONE: usize = 5;
 /// How far up the one above is looked for.
@@ -36,7 +40,8 @@ pub(super) fn biggest(
     };
     let mut top = Vec::new();
     let mut unnamed = 0;
-    for number in chosen(&nodes) {
+    let least = walk.slots.heap_bytes() / SMALLEST_SHARE;
+    for number in chosen(&nodes, least) {
         let node = nodes[number as usize];
         match holder(walk, &names, number, &node) {
             Ok(holder) => top.push(holder),
@@ -62,31 +67,50 @@ fn add_up(nodes: &mut [Node]) {
     }
 }
 
-/// The biggest nodes, without those that merely lead to one that holds nearly the same.
-fn chosen(nodes: &[Node]) -> Vec<Number> {
+/// The biggest nodes above `least` bytes. Of nodes that each hold nearly all of the one before the last is
+/// taken, for the first ones merely lead to it; but of a long chain of them, a linked list, the first.
+fn chosen(nodes: &[Node], least: u64) -> Vec<Number> {
     let is_shown = |node: &Node| {
         let is_group = matches!(node.kind, Kind::Variable | Kind::Unreached | Kind::Engine);
-        node.bytes > 0 && (node.kind.is_value() || is_group || node.kind == Kind::Temporaries)
+        node.bytes > least && (node.kind.is_value() || is_group || node.kind == Kind::Temporaries)
     };
+    // For the first node of a chain its last node, for the others the first.
+    let mut chains: Vec<Number> = (0..nodes.len() as Number).collect();
+    for (number, node) in (0..).zip(nodes) {
+        let Some(owner) = nodes
+            .get(node.owner as usize)
+            .filter(|owner| is_shown(owner))
+        else {
+            continue;
+        };
+        let first = node.owner.min(chains[node.owner as usize]);
+        let holds_nearly_all = |above: &Node| node.bytes >= above.bytes / 10 * NEARLY_ALL;
+        if holds_nearly_all(owner) && holds_nearly_all(&nodes[first as usize]) {
+            chains[number as usize] = first;
+            chains[first as usize] = number;
+        }
+    }
     let mut candidates: Vec<Number> = (0..nodes.len() as Number)
-        .filter(|number| is_shown(&nodes[*number as usize]))
+        .filter(|number| chains[*number as usize] >= *number && is_shown(&nodes[*number as usize]))
         .collect();
     let bytes = |number: &Number| Reverse(nodes[*number as usize].bytes);
     if candidates.len() > CANDIDATES {
         candidates.select_nth_unstable_by_key(CANDIDATES, bytes);
         candidates.truncate(CANDIDATES);
     }
-    candidates.sort_by_key(|number| (bytes(number), *number));
-    let mut largest_of: HashMap<Number, u64> = HashMap::new();
-    for number in &candidates {
-        let node = nodes[*number as usize];
-        let largest = largest_of.entry(node.owner).or_default();
-        *largest = (*largest).max(node.bytes);
+    for first in &mut candidates {
+        let last = chains[*first as usize];
+        let mut steps = 0;
+        let mut number = last;
+        while number != *first && steps <= LONGEST_CHAIN {
+            number = nodes[number as usize].owner;
+            steps += 1;
+        }
+        if number == *first {
+            *first = last;
+        }
     }
-    candidates.retain(|number| {
-        let largest = largest_of.get(number).copied().unwrap_or(0);
-        largest < nodes[*number as usize].bytes / 10 * NEARLY_ALL
-    });
+    candidates.sort_by_key(|number| (bytes(number), *number));
     without_crowds(nodes, candidates)
 }
 
@@ -164,4 +188,61 @@ fn holder(
         retained_bytes: node.bytes,
         is_shared: slot.is_some_and(|slot| walk.slots.is_marked(slot, Mark::Shared)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nodes::Key;
+    use super::*;
+
+    /// Nodes by their owner and their own bytes, added up.
+    fn nodes(own: &[(Number, u64)]) -> Vec<Node> {
+        let mut nodes: Vec<Node> = own
+            .iter()
+            .map(|(owner, bytes)| Node {
+                address: 0,
+                key: Key::Same,
+                bytes: *bytes,
+                owner: *owner,
+                kind: Kind::Array,
+            })
+            .collect();
+        add_up(&mut nodes);
+        nodes
+    }
+
+    #[test]
+    fn what_merely_leads_to_a_holder_is_not_named() {
+        let nodes = nodes(&[
+            (NONE, 10),
+            (0, 10),
+            (1, 1000),
+            (NONE, 5),
+            (3, 400),
+            (3, 500),
+        ]);
+        assert_eq!(nodes[0].bytes, 1020);
+        assert_eq!(chosen(&nodes, 0), [2, 3, 5, 4]);
+        assert_eq!(chosen(&nodes, 500), [2, 3]);
+    }
+
+    #[test]
+    fn a_linked_list_is_named_by_its_first_link() {
+        let mut own = vec![(NONE, 1)];
+        own.extend((0..5000).map(|owner| (owner, 1)));
+        own.push((NONE, 100));
+        let chosen = chosen(&nodes(&own), 50);
+        assert_eq!(chosen[0], 0);
+        assert_eq!(chosen.iter().filter(|number| **number == 5001).count(), 1);
+    }
+
+    #[test]
+    fn of_many_alike_a_few_are_named() {
+        let mut own = vec![(NONE, 1), (0, 900)];
+        own.extend((0..100).map(|_| (0, 10)));
+        own.push((NONE, 5));
+        let chosen = chosen(&nodes(&own), 0);
+        assert_eq!(chosen.len(), 1 + MOST_BELOW_ONE + 1);
+        assert!(chosen.contains(&102));
+    }
 }

@@ -14,10 +14,12 @@ use super::super::memory::{Memory, MemoryError, at};
 use super::super::objects::Store;
 use super::super::process::Addresses;
 use super::super::slots::{Mark, Slot, Slots};
-use super::super::values::{BUCKET, PACKED};
-use super::super::zval::MOST_SLOTS;
+use super::super::values::BUCKET;
+use super::Scope;
+use super::arrays::Keys;
 use super::classes::{Classes, Insides};
 use super::nodes::{Block, Blocks, Key, Kind, Node, Number};
+use super::snapshot::Recording;
 
 /// `IS_STRING` and those behind it, 7.4 to 8.6.
 pub(super) const STRING: u8 = 6;
@@ -27,8 +29,10 @@ pub(super) const RESOURCE: u8 = 9;
 pub(super) const REFERENCE: u8 = 10;
 pub(super) const CONSTANT_AST: u8 = 11;
 
-/// `HASH_FLAG_UNINITIALIZED`: the table has no slots yet.
-const UNINITIALIZED: u32 = 1 << 3;
+/// Most nodes: 40 bytes each.
+const MOST_NODES: usize = 500_000;
+/// Most nodes of a graph that is recorded whole.
+const MOST_RECORDED: usize = 1 << 26;
 /// A string of so many bytes has a node of its own.
 const LARGE_STRING: u64 = 16 << 10;
 /// Slots of a container that may be accounted to its owner.
@@ -37,8 +41,8 @@ const SMALL: u32 = 32;
 const FIRST: u32 = 1024;
 /// Slots of a container that are followed at a time, later.
 const LATER: u32 = 4096;
-/// Slots copied by one read.
-const SLOTS_A_READ: u32 = 128;
+/// Slots of a container that is walked depth first, at a time.
+const AT_A_TIME: u32 = 128;
 /// Most containers that wait to be walked depth first.
 const MOST_PENDING: usize = 1 << 19;
 
@@ -51,28 +55,6 @@ struct Pending {
     kind: Kind,
     address: u64,
     from: u32,
-}
-
-/// A `zend_array`'s elements.
-#[derive(Clone, Copy)]
-pub(super) struct Table {
-    data: u64,
-    used: u32,
-    /// Bytes of a slot.
-    slot: u32,
-    is_packed: bool,
-    /// Where the block with its slots begins.
-    pub(super) block: u64,
-}
-
-/// How the keys of a table lead to its elements.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keys {
-    Elements,
-    Properties,
-    StaticVariables,
-    Bound,
-    Insides,
 }
 
 /// The heap of a process that stands still, and what was reached of it.
@@ -91,6 +73,8 @@ pub(super) struct Walk<'a> {
     /// `CG(map_ptr_base)`
     map_base: u64,
     most_nodes: usize,
+    /// Notes every edge down, where the whole graph is wanted.
+    pub(super) recording: Option<Recording>,
     /// The first node that was not followed yet.
     next: usize,
     deferred: VecDeque<(Number, u32)>,
@@ -98,13 +82,12 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Room for `most_nodes` nodes; beyond that containers have none.
     pub(super) fn new(
         mut memory: CachedBlocks<&'a dyn Memory>,
         layout: &'a Layout,
         slots: Slots,
         addresses: Addresses,
-        most_nodes: usize,
+        scope: Scope,
     ) -> Result<Walk<'a>, MemoryError> {
         let store = Store::read(&mut memory, layout, addresses.executor)?;
         let map_base = memory.u64(at(addresses.compiler, layout.compiler.map_ptr_base))?;
@@ -114,13 +97,20 @@ impl<'a> Walk<'a> {
             slots,
             store,
             // Pages of it are used as nodes come.
-            nodes: Vec::with_capacity(most_nodes),
+            nodes: Vec::with_capacity(MOST_NODES),
             blocks: Blocks::default(),
             classes: Classes::default(),
             insides: Vec::new(),
             lost: 0,
             map_base,
-            most_nodes,
+            most_nodes: match scope {
+                Scope::Holders => MOST_NODES,
+                Scope::Graph => MOST_RECORDED,
+            },
+            recording: match scope {
+                Scope::Holders => None,
+                Scope::Graph => Some(Recording::default()),
+            },
             next: 0,
             deferred: VecDeque::new(),
             pending: Vec::new(),
@@ -178,7 +168,7 @@ impl<'a> Walk<'a> {
         } = pending;
         // What is left of it goes below what it holds.
         let below = self.pending.len();
-        let rest = self.expand(owner, kind, address, from, SLOTS_A_READ);
+        let rest = self.expand(owner, kind, address, from, AT_A_TIME);
         if let Some(from) = self.readable(rest)? {
             self.pending.insert(below, Pending { from, ..pending });
         }
@@ -313,19 +303,28 @@ impl<'a> Walk<'a> {
         Ok(zval_in(&bytes, 0))
     }
 
-    fn string(&mut self, owner: Number, key: Key, address: u64) {
+    pub(super) fn string(&mut self, owner: Number, key: Key, address: u64) {
         let Some(slot) = self.slots.find(address) else {
             return;
         };
+        self.record(owner, key, slot);
         if !self.slots.mark(slot, Mark::Seen) {
             self.slots.mark(slot, Mark::Shared);
             return;
         }
-        let owner = match slot.bytes >= LARGE_STRING && self.nodes.len() < self.most_nodes {
+        let is_wanted = slot.bytes >= LARGE_STRING || self.recording.is_some();
+        let owner = match is_wanted && self.nodes.len() < self.most_nodes {
             true => self.place(owner, key, Kind::String, address),
             false => owner,
         };
         self.add(owner, Block::String, slot.bytes);
+    }
+
+    #[inline]
+    fn record(&mut self, owner: Number, key: Key, slot: Slot) {
+        if let Some(recording) = &mut self.recording {
+            recording.edge(owner, key, slot.start);
+        }
     }
 
     /// A reference is no step of a path.
@@ -344,6 +343,7 @@ impl<'a> Walk<'a> {
             };
         }
         if let (STRING..=OBJECT, Some(target)) = (kind, self.slots.find(word)) {
+            self.record(owner, key, target);
             self.slots.mark(target, Mark::Shared);
         }
         Ok(())
@@ -359,6 +359,7 @@ impl<'a> Walk<'a> {
         let Some(slot) = self.slots.find(address) else {
             return Ok(());
         };
+        self.record(owner, key, slot);
         if !self.slots.mark(slot, Mark::Seen) {
             self.slots.mark(slot, Mark::Shared);
             return Ok(());
@@ -384,6 +385,9 @@ impl<'a> Walk<'a> {
 
     /// Whether a container is small and holds nothing that would have a node.
     fn is_leaf(&mut self, kind: Kind, address: u64) -> Result<bool, MemoryError> {
+        if self.recording.is_some() {
+            return Ok(false);
+        }
         let (first, count, slot) = if kind == Kind::Array {
             match self.header(address)? {
                 None => return Ok(true),
@@ -421,114 +425,6 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(true)
-    }
-
-    /// Reads the head of a `zend_array`; `None` where it has no slots of its own yet.
-    pub(super) fn header(&mut self, address: u64) -> Result<Option<Table>, MemoryError> {
-        let layout = self.layout.array;
-        let head: [u8; 40] = self.memory.word(address)?;
-        let flags = word32(&head, layout.flags);
-        let used = word32(&head, layout.used);
-        if flags & UNINITIALIZED != 0 {
-            return Ok(None);
-        }
-        if used > MOST_SLOTS {
-            return Err(MemoryError::OutOfBounds {
-                what: "zend_array.nNumUsed",
-                address: at(address, layout.used),
-                found: u64::from(used),
-                bound: u64::from(MOST_SLOTS),
-            });
-        }
-        let data = word64(&head, layout.data);
-        let is_packed = flags & PACKED != 0;
-        // HT_HASH_SIZE: the hash part stands in front of the slots.
-        let hash = u64::from(word32(&head, layout.mask).wrapping_neg()) * 4;
-        Ok(Some(Table {
-            data,
-            used,
-            slot: match is_packed {
-                true => layout.packed_element,
-                false => BUCKET,
-            },
-            is_packed,
-            block: data.wrapping_sub(hash),
-        }))
-    }
-
-    /// Follows the elements of a `zend_array`.
-    pub(super) fn table(
-        &mut self,
-        owner: Number,
-        address: u64,
-        keys: Keys,
-        from: u32,
-        most: u32,
-    ) -> Result<Option<u32>, MemoryError> {
-        let Some(table) = self.header(address)? else {
-            return Ok(None);
-        };
-        if from == 0
-            && let Some(slot) = self.slots.find(table.block)
-            && self.slots.mark(slot, Mark::Seen)
-        {
-            // Part of the array that was counted.
-            self.blocks.add(Block::Array, 0, slot.bytes);
-            if let Some(node) = self.nodes.get_mut(owner as usize) {
-                node.bytes = node.bytes.saturating_add(slot.bytes);
-            }
-        }
-        let end = table.used.min(from.saturating_add(most));
-        let mut bytes = [0; (SLOTS_A_READ * BUCKET) as usize];
-        for first in (from..end).step_by(SLOTS_A_READ as usize) {
-            let count = SLOTS_A_READ.min(end - first);
-            let bytes = &mut bytes[..(count * table.slot) as usize];
-            let start = u64::from(first) * u64::from(table.slot);
-            self.memory.read(table.data.wrapping_add(start), bytes)?;
-            for number in 0..count {
-                self.element(owner, keys, &table, bytes, first, number)?;
-            }
-        }
-        Ok((end < table.used).then_some(end))
-    }
-
-    #[inline]
-    fn element(
-        &mut self,
-        owner: Number,
-        keys: Keys,
-        table: &Table,
-        bytes: &[u8],
-        first: u32,
-        number: u32,
-    ) -> Result<(), MemoryError> {
-        let offset = number * table.slot;
-        let (kind, word) = zval_in(bytes, offset);
-        if kind == 0 {
-            return Ok(());
-        }
-        let text = match table.is_packed {
-            true => 0,
-            false => word64(bytes, offset + 24),
-        };
-        if text != 0 {
-            self.string(owner, Key::Same, text);
-        }
-        if kind < STRING {
-            return Ok(());
-        }
-        let key = match (keys, text) {
-            // A declared property, which has a slot in the object.
-            (Keys::Properties, _) if kind == self.layout.zval.indirect => return Ok(()),
-            (Keys::Insides, _) => Key::Inside(first + number),
-            (_, 0) if table.is_packed => Key::Index(i64::from(first + number)),
-            (_, 0) => Key::Index(word64(bytes, offset + 16).cast_signed()),
-            (Keys::Elements, text) => Key::Text(text),
-            (Keys::Properties, text) => Key::Dynamic(text),
-            (Keys::StaticVariables, text) => Key::StaticVariable(text),
-            (Keys::Bound, text) => Key::Bound(text),
-        };
-        self.visit(owner, key, kind, word)
     }
 }
 

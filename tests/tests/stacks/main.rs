@@ -1,26 +1,26 @@
 //! The frames of a profile are those of `debug_backtrace()` at the same point: function, class, file and line.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod backtrace;
+mod pages;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::thread;
 
+use backtrace::Answer;
 use memprof_tests::fcgi::Request;
 use memprof_tests::{Fpm, Memprof, Opcache, PhpBuild, Pool, Settings};
-use memprof_user::record::frame::{Frame, MAIN};
+use memprof_user::record::frame::Frame;
 use memprof_user::record::pprof::{self, ReadProfile};
 use serde::Deserialize;
 
-/// The most frames that are recorded of a stack.
-const MOST_FRAMES: usize = 128;
 /// What the cases take at least, in bytes; nothing else in their requests is as large.
 const SMALLEST_BLOCK: u64 = 5 << 20;
 /// By how much the blocks of a request differ: more than what PHP takes with them, a string's header and the node of
 /// the heap's list, which may need a new page run.
 const STEP: u64 = 64 << 10;
-/// What stands for those further out.
-const CUT: &str = "[deeper frames not recorded]";
 /// Compiles what runs once; the defaults wait for 64 loops and 127 calls.
 const EAGER_JIT: [(&str, &str); 4] = [
     ("opcache.jit_hot_loop", "1"),
@@ -37,84 +37,6 @@ struct Overview {
     compiled_bytes: u64,
 }
 
-/// What PHP said at one point where memory was taken.
-#[derive(Deserialize)]
-struct Answer {
-    bytes: u64,
-    file: String,
-    line: u32,
-    stack: Vec<Called>,
-}
-
-/// A frame of `debug_backtrace()`: a function and the place it was called from.
-#[derive(Deserialize)]
-struct Called {
-    class: Option<String>,
-    #[serde(rename = "type")]
-    arrow: Option<String>,
-    function: String,
-    file: Option<String>,
-    line: Option<u32>,
-}
-
-impl Called {
-    fn name(&self) -> String {
-        let function = shown(&self.function);
-        match (&self.class, &self.arrow) {
-            (Some(class), Some(arrow)) => format!("{}{arrow}{function}", shown(class)),
-            _ => function,
-        }
-    }
-
-    /// An include that only opens its file, by a stream wrapper, has run no line of it: PHP tells it from the including
-    /// function's frame, which stands for itself already.
-    fn is_opening(&self, line_inside: Option<&(String, u32)>) -> bool {
-        self.class.is_none()
-            && self.function.starts_with("include")
-            && line_inside.is_some()
-            && line_inside == self.place().as_ref()
-    }
-
-    fn place(&self) -> Option<(String, u32)> {
-        Some((self.file.clone()?, self.line?))
-    }
-}
-
-impl Answer {
-    /// The frames as a profile has them: not where each function was called, but the line that it runs.
-    fn frames(&self) -> Vec<Frame> {
-        let frame = |function: &str, place: Option<&(String, u32)>| Frame {
-            function: function.to_owned(),
-            file: place.map(|(file, _)| file.clone()),
-            line: place.map(|(_, line)| *line),
-        };
-        let mut frames = vec![frame("str_repeat", None)];
-        let mut place = Some((self.file.clone(), self.line));
-        for called in &self.stack {
-            if !called.is_opening(place.as_ref()) {
-                frames.push(frame(&called.name(), place.as_ref()));
-            }
-            place = called.place();
-        }
-        // What PHP calls when the script is over has no {main} around it.
-        if place.is_some() {
-            frames.push(frame(MAIN, place.as_ref()));
-        }
-        if frames.len() > MOST_FRAMES {
-            frames.truncate(MOST_FRAMES);
-            frames.push(frame(CUT, None));
-        }
-        frames
-    }
-
-    fn held(&self) -> Held {
-        Held {
-            bytes: self.bytes,
-            frames: self.frames(),
-        }
-    }
-}
-
 /// A block, its bytes in whole steps, and the stack that took it.
 #[derive(Debug, PartialEq)]
 struct Held {
@@ -122,14 +44,12 @@ struct Held {
     frames: Vec<Frame>,
 }
 
-/// A name without what PHP hides in that of an anonymous class: its place, from a NUL on.
-fn shown(name: &str) -> String {
-    let Some((shown, hidden)) = name.split_once('\0') else {
-        return name.to_owned();
-    };
-    match hidden.split_once("::") {
-        Some((_, method)) => format!("{shown}::{method}"),
-        None => shown.to_owned(),
+impl From<&Answer> for Held {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            bytes: answer.bytes,
+            frames: answer.frames(),
+        }
     }
 }
 
@@ -246,7 +166,7 @@ impl Run {
         let mut differences = Vec::new();
         for (path, answers) in &self.answers {
             assert!(!answers.is_empty(), "{path} took nothing");
-            let expected: Vec<_> = answers.iter().map(Answer::held).collect();
+            let expected: Vec<_> = answers.iter().map(Held::from).collect();
             let found = stacks(&profile, path);
             if found != expected {
                 differences.push(difference(path, &expected, &found));
