@@ -10,6 +10,7 @@ use memprof_ebpf::{
 
 use crate::{
     class::send_class,
+    growth::CHUNK_SIZE,
     heap::{now, real_size},
     hit::{Program, in_worker},
     maps::{header, send_bytes},
@@ -26,6 +27,10 @@ const PREVIOUS: u64 = 48;
 const VARIABLES: u64 = 80;
 /// `zend_object.properties_table`, in every version.
 const PROPERTIES: u64 = 40;
+/// A `zend_object` up to the end of its second property.
+type ObjectStart = [u64; 9];
+/// Where the second property is in it.
+const SECOND: usize = 7;
 /// Size of a zval: its value, and its type in the low byte of the second word.
 const ZVAL: u64 = 16;
 /// Types of a zval.
@@ -137,7 +142,12 @@ fn finish(pid: u32, worker: &mut Worker, call: Call) {
     worker.state.call.end = now();
     worker.state.call.real_size = real_size(worker);
     worker.state.call.stack = identify(worker, pid);
-    let mut subjects = Subjects { worker, pid };
+    let mut subjects = Subjects {
+        worker,
+        pid,
+        this: 0,
+        subject: Subject::default(),
+    };
     repeat(MAX_SUBJECTS as u32, look_at, &mut subjects);
     let event = (&raw const worker.state.call).cast();
     send_bytes(worker, event, size_of::<memprof_ebpf::CallEvent>() as u64);
@@ -147,26 +157,55 @@ fn finish(pid: u32, worker: &mut Worker, call: Call) {
 struct Subjects {
     worker: *mut Worker,
     pid: u32,
+    /// The last frame's object and what it is: methods of one object often call each other.
+    this: u64,
+    subject: Subject,
 }
 
-/// One frame's object, by its class and that of the object in its second property.
+/// One frame's object.
 extern "C" fn look_at(index: u64, subjects: *mut Subjects) -> i64 {
     // SAFETY: the subjects and their worker outlive the loop.
     let (subjects, worker) = unsafe { (&mut *subjects, &mut *(*subjects).worker) };
-    let pid = subjects.pid;
-    let mut subject = Subject::default();
-    if index < u64::from(worker.state.depth) {
-        let this = worker.state.frames[index as usize & (MAX_FRAMES - 1)].this;
-        subject.class = class_of(worker, pid, this);
-        if subject.class != 0 && slots(worker, this) > 1 {
-            let second = object(worker, this + PROPERTIES + ZVAL);
-            subject.second = class_of(worker, pid, second);
-        }
+    let this = if index < u64::from(worker.state.depth) {
+        worker.state.frames[index as usize & (MAX_FRAMES - 1)].this
+    } else {
+        0
+    };
+    if this != subjects.this {
+        subjects.this = this;
+        subjects.subject = subject(worker, subjects.pid, this);
     }
     if let Some(to) = worker.state.call.subjects.get_mut(index as usize) {
-        *to = subject;
+        *to = subjects.subject;
     }
     CONTINUE
+}
+
+/// An object by its class and that of the object in its second property; read at once, because each
+/// read costs more than what it brings.
+#[inline(always)]
+fn subject(worker: &mut Worker, pid: u32, this: u64) -> Subject {
+    let mut subject = Subject::default();
+    // One that ends nearer to its chunk's end has no second property.
+    if this & (CHUNK_SIZE - 1) > CHUNK_SIZE - size_of::<ObjectStart>() as u64 {
+        subject.class = class_of(worker, pid, this);
+        return subject;
+    }
+    if this == 0 {
+        return subject;
+    }
+    let Some(object) = read::<ObjectStart>(worker, this) else {
+        return subject;
+    };
+    let class = object[OBJECT_CLASS as usize / 8];
+    if class == 0 {
+        return subject;
+    }
+    subject.class = send_class(worker, pid, class);
+    if subject.class != 0 && object[SECOND + 1] as u8 == IS_OBJECT && slots(worker, class) > 1 {
+        subject.second = class_of(worker, pid, object[SECOND]);
+    }
+    subject
 }
 
 /// The id of an object's class; 0 without an object.
@@ -181,10 +220,9 @@ fn class_of(worker: &mut Worker, pid: u32, object: u64) -> u64 {
     }
 }
 
-/// How many property slots an object has.
+/// How many property slots the objects of a class have.
 #[inline(always)]
-fn slots(worker: &mut Worker, object: u64) -> u32 {
-    let class = read::<u64>(worker, object + OBJECT_CLASS).unwrap_or(0);
+fn slots(worker: &mut Worker, class: u64) -> u32 {
     let count = class + u64::from(worker.config.offsets.class_properties_count);
     read::<u32>(worker, count).unwrap_or(0)
 }

@@ -14,8 +14,9 @@ use crate::{
     stack::identify,
 };
 
-/// Chunks are 2 MiB, aligned; pages 4 KiB.
-const CHUNK_SIZE: u64 = 2 << 20;
+/// Chunks are 2 MiB, aligned.
+pub const CHUNK_SIZE: u64 = 2 << 20;
+/// Pages are 4 KiB.
 const PAGE_SIZE: u64 = 4096;
 /// Pages of a run in its page map entry, `ZEND_MM_LRUN_PAGES`.
 const RUN_PAGES: u32 = 0x3ff;

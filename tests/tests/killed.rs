@@ -71,7 +71,6 @@ fn workers_survive(end: impl Fn(Memprof) -> Finished, check: impl Fn(&Fpm, &Fini
             let probes = changed_code(*worker).unwrap();
             assert!(probes.len() > 10, "{probes:x?}");
             assert!(probes.iter().all(|(_, code)| code == BREAKPOINT));
-            assert_eq!(tracer(*worker), "TracerPid:\t0");
         }
         let finished = end(memprof);
         wait_for(answered, 20);

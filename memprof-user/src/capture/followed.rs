@@ -79,7 +79,7 @@ impl Followed {
     /// The probes of every request, in all processes that map the executable.
     ///
     /// # Errors
-    /// The kernel refuses a probe; then none is left.
+    /// The kernel refuses a probe.
     pub fn attach_request(&self, engine: &Engine) -> Result<Vec<Attached>, EngineError> {
         let path = self.path();
         let sites = self.sites(Program::Request);

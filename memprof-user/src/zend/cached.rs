@@ -17,7 +17,7 @@ const PAGES: usize = BLOCK / PAGE;
 const WAYS: usize = 4;
 
 /// Most bytes that [`CachedMemory`] keeps.
-const CACHED_BYTES: usize = 16 << 20;
+const CACHED_BYTES: usize = 8 << 20;
 /// How many reads go by between two looks at the clock.
 const READS_A_LOOK: u32 = 64;
 
@@ -203,7 +203,7 @@ fn within(address: u64) -> usize {
     address as usize % BLOCK
 }
 
-/// Another source of memory through a cache of 16 MiB.
+/// Another source of memory through a cache of 8 MiB.
 pub struct CachedMemory<M> {
     cached: Mutex<Cached<M>>,
 }

@@ -123,12 +123,19 @@ fn huge_and_deep_structures_are_walked_to_their_end() {
     let fpm = Fpm::start(build, settings(Opcache::On)).unwrap();
     let query = "&numbers=10000000&chain=300000";
     let (taken, facts) = dump(&fpm, query, &["--max-stop", "60000"]);
-    check(&taken, &facts);
+    for name in ["numbers", "chain"] {
+        let path = format!("$GLOBALS['{name}']");
+        let found = holder(&taken, &path)["retained_bytes"].as_u64().unwrap();
+        assert!(
+            found.abs_diff(facts.bytes[&path]) * 100 <= found,
+            "{path}: {found}"
+        );
+    }
     assert_eq!(
         holder(&taken, "$GLOBALS['numbers']")["elements"],
         10_000_000
     );
-    println!("{:#}", taken.external("/stopped_ms"));
+    assert_eq!(taken.external("/holders/complete"), true);
 }
 
 #[test]

@@ -66,7 +66,7 @@ const KERNELS: [Kernel; 2] = [
                 "a_worker_is what_only command_line hold::a_worker_goes_on",
             ),
             ("killed", "--exact asked_to_end"),
-            ("following", "on_demand that_is_killed only_the_pool"),
+            ("following", "that_is_killed only_the_pool"),
             ("site_cost", "--nocapture"),
         ],
     },
