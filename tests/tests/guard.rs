@@ -57,7 +57,7 @@ fn what_costs_little_goes_on() {
     let fpm = Fpm::start(build, own_pool("cheap")).unwrap();
     for arguments in [
         &["--max-overhead-requests", "3"][..],
-        &["--max-overhead", "0.000001", "--max-overhead-requests", "0"],
+        &["--max-overhead", "0.000001", "--no-guard"],
     ] {
         let all = [&["--mode", "aggressive", "--every"], arguments].concat();
         let memprof = attach_to(&fpm, &all).unwrap();

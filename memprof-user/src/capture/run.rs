@@ -67,52 +67,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     let steering = Steering::start(options)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();
-    let requests = Rc::new(Requests::new(options)?);
-    let watch = Watch::new(&options.checkpoints);
-    let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
-    let watched_lengths = watch.tail_lengths();
-    let recorder = Rc::new(RefCell::new(Recorder::new(
-        Rc::clone(&requests),
-        unix_offset(),
-        options.mode == Mode::Exact,
-        watch,
-    )));
-    let engine = Engine::load(
-        attach_kind(options),
-        Room {
-            ring_bytes: options.ring_size_bytes,
-            exact: options.mode == Mode::Exact,
-            permits: options.force.most_a_minute,
-        },
-        sink(&recorder),
-    )?;
-    // Only now: a run that is not permitted leaves no folder behind.
-    let output = Output::open(options, started)?;
-    for (number, tail) in (0..).zip(&tails) {
-        engine.watch(tail, number)?;
-    }
-    let trap_ns = trap_ns(&engine)?;
-    let mut run = Run {
-        options,
-        dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
-            .map_err(AttachError::Threads)?,
-        workers: Workers::new(
-            options,
-            requests,
-            watched_lengths,
-            started.as_nanosecond() as u64,
-        ),
-        engine,
-        recorder,
-        output,
-        highlights: Highlights::default(),
-        steering,
-        is_announced: false,
-        trap_ns,
-        program_ns: 0.0,
-        requests_recorded: 0,
-        errors: BTreeMap::new(),
-    };
+    let mut run = Run::begin(options, steering, started)?;
     if let Err(error) = privileges {
         run.count_cause(&error);
     }
@@ -145,6 +100,62 @@ struct Run<'a> {
     program_ns: f64,
     requests_recorded: u64,
     errors: BTreeMap<String, u64>,
+}
+
+impl<'a> Run<'a> {
+    /// Loads the programs and opens the records; nothing is attached yet.
+    fn begin(
+        options: &'a AttachOptions,
+        steering: Steering,
+        started: Timestamp,
+    ) -> Result<Self, AttachError> {
+        let requests = Rc::new(Requests::new(options)?);
+        let watch = Watch::new(&options.checkpoints);
+        let tails: Vec<Vec<u8>> = watch.tails().map(<[u8]>::to_vec).collect();
+        let watched_lengths = watch.tail_lengths();
+        let recorder = Rc::new(RefCell::new(Recorder::new(
+            Rc::clone(&requests),
+            unix_offset(),
+            options.mode == Mode::Exact,
+            watch,
+        )));
+        let engine = Engine::load(
+            attach_kind(options),
+            Room {
+                ring_bytes: options.ring_size_bytes,
+                exact: options.mode == Mode::Exact,
+                permits: options.force.most_a_minute,
+            },
+            sink(&recorder),
+        )?;
+        // Only now: a run that is not permitted leaves no folder behind.
+        let output = Output::open(options, started)?;
+        for (number, tail) in (0..).zip(&tails) {
+            engine.watch(tail, number)?;
+        }
+        let trap_ns = trap_ns(&engine)?;
+        Ok(Self {
+            options,
+            dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
+                .map_err(AttachError::Threads)?,
+            workers: Workers::new(
+                options,
+                requests,
+                watched_lengths,
+                started.as_nanosecond() as u64,
+            ),
+            engine,
+            recorder,
+            output,
+            highlights: Highlights::default(),
+            steering,
+            is_announced: false,
+            trap_ns,
+            program_ns: 0.0,
+            requests_recorded: 0,
+            errors: BTreeMap::new(),
+        })
+    }
 }
 
 impl Run<'_> {

@@ -180,6 +180,7 @@ impl AttachArgs {
                 "--when is about aggressive mode: add --mode aggressive",
             ));
         }
+        let (keep, guard) = (self.keep(), self.guard());
         Ok(AttachOptions {
             sample_rate: self.sample_rate,
             force: Force {
@@ -199,17 +200,8 @@ impl AttachArgs {
             when: self.when,
             without: self.without,
             log_level: self.log_level,
-            keep: Keep {
-                bytes: u64::from(self.max_disk) << 20,
-                age: Duration::from_secs(u64::from(self.cleanup_days) * 24 * 60 * 60),
-            },
-            guard: GuardPolicy {
-                is_on: !self.no_guard,
-                max_overhead_ms: self.max_overhead,
-                requests_in_a_row: self.max_overhead_requests,
-                most_memory_bytes: u64::from(self.max_memory) << 20,
-                most_cpu: f64::from(self.max_cpu) / 100.0,
-            },
+            keep,
+            guard,
             run_folder: self.run.run_folder,
             duration: self.duration,
             log: self.log,
@@ -228,6 +220,25 @@ impl AttachArgs {
                 per_minute: self.dumps_per_minute,
             }),
         })
+    }
+}
+
+impl AttachArgs {
+    fn keep(&self) -> Keep {
+        Keep {
+            bytes: u64::from(self.max_disk) << 20,
+            age: Duration::from_secs(u64::from(self.cleanup_days) * 24 * 60 * 60),
+        }
+    }
+
+    fn guard(&self) -> GuardPolicy {
+        GuardPolicy {
+            is_on: !self.no_guard,
+            max_overhead_ms: self.max_overhead,
+            requests_in_a_row: self.max_overhead_requests,
+            most_memory_bytes: u64::from(self.max_memory) << 20,
+            most_cpu: f64::from(self.max_cpu) / 100.0,
+        }
     }
 }
 

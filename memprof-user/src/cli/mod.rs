@@ -33,7 +33,7 @@ pub struct Cli {
 enum Verb {
     List(list::ListArgs),
     Doctor(doctor::DoctorArgs),
-    Attach(attach::AttachArgs),
+    Attach(Box<attach::AttachArgs>),
     Dump(dump::DumpArgs),
     Mode(mode::ModeArgs),
     Disable(disable::DisableArgs),

@@ -34,9 +34,6 @@ use crate::binary::ProbeSite;
 /// The BPF object for this machine.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/programs.o"));
 
-/// Room for some 2,000 orders; each is taken as it comes.
-const HOLD_ORDERS_BYTES: u32 = 64 << 10;
-
 /// What went wrong between memprof and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -139,7 +136,6 @@ impl Engine {
         for mut map in open.maps_mut() {
             let entries = match map.name().to_str() {
                 Some("EVENTS") => room.ring_bytes,
-                Some("HOLD_ORDERS") => HOLD_ORDERS_BYTES,
                 Some("EXACT") if !room.exact => 1,
                 Some("PERMITS") => room.permits,
                 _ => continue,

@@ -223,7 +223,8 @@ impl Run<'_> {
     /// Tells of a change of mode, but not of the first mode, which the announcement has.
     fn tell(&mut self, before: Option<Mode>, to: &Decision) -> Result<(), AttachError> {
         if !self.is_announced {
-            return Ok(self.output.begin(to.mode));
+            self.output.begin(to.mode);
+            return Ok(());
         }
         let reason = &self.steering.reason;
         if !self.options.quiet {
