@@ -6,13 +6,13 @@
 //! functions stay below that size, which a test holds them to, and let one run of a program at a time into
 //! the rest, on each processor.
 
-use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
 use memprof_ebpf::{TIMED_EVERY, Worker};
 
 use crate::{
+    atomic::exchange,
     maps::{BUSY, current_worker},
     registers::Registers,
 };
@@ -51,21 +51,6 @@ pub fn in_worker(context: *mut c_void, program: Program, hit: Hit) -> u32 {
     timed(pid, worker, context, hit);
     exchange(busy, 0);
     0
-}
-
-/// Puts a value in the place of another, in one instruction: an interruption comes before or after it.
-/// The compiler has no such operation for this target.
-#[inline(always)]
-fn exchange(of: *mut u64, mut value: u64) -> u64 {
-    // SAFETY: the verifier checks that `of` is a map's value.
-    unsafe {
-        asm!(
-            "{value} = xchg_64({of} + 0, {value})",
-            of = in(reg) of,
-            value = inout(reg) value,
-        );
-    }
-    value
 }
 
 #[inline(always)]

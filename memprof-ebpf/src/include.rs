@@ -32,12 +32,26 @@ fn hit(pid: u32, worker: &mut Worker, registers: Registers, _cookie: u64) {
     let Some((start, length)) = path(worker, registers.argument::<0>()) else {
         return;
     };
-    let Some(label) = label(worker, start, length) else {
+    let number = watched_file(worker, start, length);
+    if number == 0 {
         return;
-    };
+    }
     let mut event = checkpoint(worker, pid, Moment::Include);
-    event.label = label;
+    event.label = number - 1;
     send(worker, &event);
+}
+
+/// The number of the checkpoint that the loading of this file makes, and 1; 0 where it makes none.
+///
+/// A global function (see [`crate::stack::identify`]).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn watched_file(worker: *mut Worker, start: u64, length: u64) -> u32 {
+    // SAFETY: the caller passes the map's value; the verifier checks it.
+    match unsafe { worker.as_mut() } {
+        Some(worker) => label(worker, start, length).map_or(0, |number| number + 1),
+        None => 0,
+    }
 }
 
 /// The number of the checkpoint that the loading of this file makes, if any; the longest tail wins.

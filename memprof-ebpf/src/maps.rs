@@ -3,13 +3,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::bpf_map_type::{BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF},
+    bindings::bpf_map_type::BPF_MAP_TYPE_RINGBUF,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{
-            bpf_map_pop_elem, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
-        },
+        generated::{bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit},
     },
     macros::btf_map,
 };
@@ -117,37 +115,9 @@ impl<const BYTES: usize> Ring<BYTES> {
     }
 }
 
-/// One for each forced request that may yet be recorded in this minute. The agent sets the size
-/// before loading, and fills it.
-#[unsafe(link_section = ".maps")]
-#[unsafe(no_mangle)]
-pub static PERMITS: Permits = Permits {
-    r#type: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    value_size: core::ptr::null(),
-};
-
-/// A queue's definition, as [`Ring`] is a ring buffer's.
-#[repr(C)]
-pub struct Permits {
-    r#type: *const [i32; BPF_MAP_TYPE_QUEUE as usize],
-    max_entries: *const [i32; 1],
-    value_size: *const [i32; size_of::<u32>()],
-}
-
-// SAFETY: the fields are never looked at.
-unsafe impl Sync for Permits {}
-
-impl Permits {
-    /// Takes a permit; whether there was one.
-    #[inline(always)]
-    pub fn take(&self) -> bool {
-        let mut permit = 0_u32;
-        let map = (&raw const *self).cast_mut().cast();
-        // SAFETY: there is room for the map's value.
-        unsafe { bpf_map_pop_elem(map, (&raw mut permit).cast()) == 0 }
-    }
-}
+/// How many forced requests may yet be recorded in this minute; below 0 where more came.
+#[btf_map]
+pub static PERMITS: Array<i64, 1> = Array::new();
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself; a wake-up an event would cost more than the event.
 const NO_WAKEUP: u64 = 1;

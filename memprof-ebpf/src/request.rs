@@ -7,7 +7,7 @@ use memprof_ebpf::{
 };
 
 use crate::{
-    fastcgi::{HTTP_HOST, HTTPS, REQUEST_METHOD, REQUEST_URI, environment},
+    fastcgi::{REQUEST_METHOD, Variable, environment},
     freeze,
     heap::checkpoint,
     hit::{Program, in_worker},
@@ -158,14 +158,14 @@ extern "C" fn send_request(worker: *mut Worker, pid: u32) -> u32 {
             .unwrap_or(0);
         }
         if server_context != 0 {
-            let uri = environment(worker, server_context, &REQUEST_URI);
+            let uri = environment(worker, server_context, Variable::RequestUri);
             (*event).uri_length =
                 text::<{ PATH_BYTES as u64 }>(worker, (&raw mut (*event).uri).cast(), uri);
-            let host = environment(worker, server_context, &HTTP_HOST);
+            let host = environment(worker, server_context, Variable::HttpHost);
             (*event).host_length =
                 text::<{ NAME_BYTES as u64 }>(worker, (&raw mut (*event).host).cast(), host);
             // Any value but "off" counts as it does for PHP frameworks; "off" alone has 3 letters.
-            let https = environment(worker, server_context, &HTTPS);
+            let https = environment(worker, server_context, Variable::Https);
             (*event).https = u32::from(https.is_some_and(|(_, length)| length != 0 && length != 3));
         }
     }

@@ -6,7 +6,8 @@ use memprof_ebpf::{
 };
 
 use crate::{
-    fastcgi::{REQUEST_METHOD, REQUEST_URI, environment},
+    atomic,
+    fastcgi::{REQUEST_METHOD, Variable, environment},
     maps::{ARMED, PERMITS, TARGETING, URGENT},
     read::{read, read_c_string, read_text},
     repeat::{BREAK, CONTINUE, repeat},
@@ -102,7 +103,7 @@ fn has_path(worker: &mut Worker, request: u64, targeting: &Targeting) -> bool {
     if targeting.path.length == 0 {
         return true;
     }
-    let Some((uri, length)) = environment(worker, request, &REQUEST_URI) else {
+    let Some((uri, length)) = environment(worker, request, Variable::RequestUri) else {
         return false;
     };
     let to = (&raw mut worker.state.path).cast();
@@ -146,7 +147,7 @@ extern "C" fn match_on(_turn: u64, search: *mut Search) -> i64 {
 /// Whether the request has the header, and its value where one is set.
 #[inline(always)]
 fn is_forced(worker: &mut Worker, request: u64, targeting: &Targeting) -> bool {
-    let Some((value, length)) = environment(worker, request, &targeting.header) else {
+    let Some((value, length)) = environment(worker, request, Variable::Forcing) else {
         return false;
     };
     targeting.value.length == 0
@@ -173,7 +174,15 @@ pub fn is_text(worker: &mut Worker, address: u64, text: &Text) -> bool {
 /// Whether this forced request is within the minute's number; one that is not is counted.
 #[inline(always)]
 fn is_honoured(worker: &mut Worker, targeting: &Targeting) -> bool {
-    let is_honoured = targeting.is_limited == 0 || PERMITS.take();
+    let is_honoured = targeting.is_limited == 0 || is_permitted();
     worker.state.refused += u64::from(!is_honoured);
     is_honoured
+}
+
+/// Takes one of the minute's permits; whether there was one.
+#[inline(always)]
+fn is_permitted() -> bool {
+    PERMITS
+        .get_ptr_mut(0)
+        .is_some_and(|permits| atomic::add(permits, -1) > 0)
 }

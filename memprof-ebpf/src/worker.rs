@@ -143,6 +143,8 @@ pub struct WorkerState {
     pub window_start: u64,
     /// A piece of the VM stack, and room for a frame that begins at its last word.
     pub window: [u64; WINDOW_WORDS + 8],
+    /// Where the value of the FastCGI variable that was looked for is, and its length.
+    pub variable: [u64; 2],
     /// The registers at the probe, where one of them is named by number.
     pub registers: [u64; 32],
     /// A path that has to be measured or compared.

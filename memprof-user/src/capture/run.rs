@@ -72,7 +72,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
         run.count_cause(&error);
     }
     run.warn_of_exact();
-    run.engine.permit_forced();
+    run.engine.permit_forced(options.force.most_a_minute)?;
     run.output.tidy();
     run.follow_schedule()?;
     run.follow_first(&found)?;
@@ -124,7 +124,6 @@ impl<'a> Run<'a> {
             Room {
                 ring_bytes: options.ring_size_bytes,
                 exact: options.mode == Mode::Exact,
-                permits: options.force.most_a_minute,
             },
             sink(&recorder),
         )?;
@@ -264,7 +263,8 @@ impl Run<'_> {
             }
             if permitted.elapsed() >= PERMIT_FORCED {
                 permitted = Instant::now();
-                self.engine.permit_forced();
+                self.engine
+                    .permit_forced(self.options.force.most_a_minute)?;
                 self.output.tidy();
             }
             if status && shown.elapsed() >= STATUS {

@@ -120,8 +120,6 @@ pub struct Room {
     pub ring_bytes: u32,
     /// Whether exact counts are made.
     pub exact: bool,
-    /// Forced requests of a minute, 1 at least.
-    pub permits: u32,
 }
 
 impl Engine {
@@ -137,7 +135,6 @@ impl Engine {
             let entries = match map.name().to_str() {
                 Some("EVENTS") => room.ring_bytes,
                 Some("EXACT") if !room.exact => 1,
-                Some("PERMITS") => room.permits,
                 _ => continue,
             };
             map.set_max_entries(entries).map_err(EngineError::Load)?;
@@ -199,15 +196,14 @@ impl Engine {
             .map_err(|error| EngineError::Map("TARGETING", error))
     }
 
-    /// Permits as many forced requests as there is room for.
-    pub fn permit_forced(&self) {
-        let permit = 1_u32;
-        // It is full where this fails.
-        while self
-            .permits
-            .update(&[], bytes_of(&permit), MapFlags::ANY)
-            .is_ok()
-        {}
+    /// Permits so many forced requests from now on.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn permit_forced(&self, count: u32) -> Result<(), EngineError> {
+        self.permits
+            .update(&key(0), bytes_of(&i64::from(count)), MapFlags::ANY)
+            .map_err(|error| EngineError::Map("PERMITS", error))
     }
 
     /// Attaches a program at `sites` of the file at `path`, in one worker or in all that map it.
