@@ -15,7 +15,7 @@ fn each_build(case: &str, check: impl Fn(&PhpBuild, &Response, &Finished, &[Valu
         let alone = fpm.get(&uri).unwrap();
         let workers = fpm.workers(fpm.pool()).unwrap();
         // How much is read in how much time is not looked at here.
-        let memprof = attach_to(&fpm, &["--max-stop", "20000"]).unwrap();
+        let memprof = attach_to(&fpm, &["--max-stop", "20000", "--max-memory", "1024"]).unwrap();
         let watched = fpm.get(&uri).unwrap();
         assert_eq!(fpm.get("environment.php").unwrap().status, 200);
         assert_eq!(fpm.workers(fpm.pool()).unwrap(), workers);

@@ -45,7 +45,7 @@ impl Bug {
         let alone = page(&mut laravel);
         let workers = fpm.workers(fpm.pool()).unwrap();
         // How much is read in how much time is not looked at here.
-        let arguments = [&["--max-stop", "20000"], arguments].concat();
+        let arguments = [&["--max-stop", "20000", "--max-memory", "1024"], arguments].concat();
         let memprof = attach_to(&fpm, &arguments).unwrap();
         let watched = page(&mut laravel);
         assert_eq!(laravel.get("/admin").unwrap().status, 200);
