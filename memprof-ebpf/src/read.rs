@@ -4,12 +4,17 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_copy_from_user, bpf_probe_read_user};
 use bytemuck::Pod;
-use memprof_ebpf::Worker;
+use memprof_ebpf::{WINDOW_WORDS, Worker};
 
 /// `zend_string.len`, in every version.
 const STRING_LENGTH: u64 = 16;
 /// `zend_string.val`, in every version.
 const STRING_VALUE: u64 = 24;
+
+/// Bytes of the window without the room for a frame at its end: a page.
+const WINDOW: u64 = WINDOW_WORDS as u64 * 8;
+/// Bytes that are read of a frame, and a word.
+pub const FRAME: u64 = 64;
 
 /// A value at `address`; a failure is counted.
 #[inline(always)]
@@ -24,14 +29,18 @@ pub fn read<T: Pod>(worker: &mut Worker, address: u64) -> Option<T> {
     }
 }
 
-/// Fills the worker's window with what lies at `address`; whether it was there.
+/// Fills the worker's window with the frame at `address` and what lies before it in its page; whether it was there.
+///
+/// Not with what lies before the page: that need not be there, and a read that fails costs several that don't.
 #[inline(always)]
 pub fn read_window(worker: &mut Worker, address: u64) -> bool {
     let to = (&raw mut worker.state.window).cast();
-    let length = size_of_val(&worker.state.window) as u32;
-    // SAFETY: the window has room for its own length. A page that is not there stays away.
-    let read = unsafe { bpf_probe_read_user(to, length, address as *const _) == 0 };
-    worker.state.window_start = if read { address } else { 0 };
+    let start = address & !(WINDOW - 1);
+    let length = (address & (WINDOW - 1)) + FRAME;
+    // SAFETY: the window has room for a page and a frame.
+    let read = unsafe { bpf_probe_read_user(to, length as u32, start as *const _) == 0 };
+    worker.state.window_start = start;
+    worker.state.window_end = if read { address + FRAME } else { start };
     read
 }
 

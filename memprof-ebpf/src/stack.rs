@@ -8,7 +8,7 @@ use memprof_ebpf::{
 use crate::{
     id::{is_lasting, mix, request_salt, stays},
     maps::SEEN,
-    read::{read, read_window},
+    read::{FRAME, read, read_window},
     repeat::{BREAK, CONTINUE, repeat},
     resolve::{self, FunctionStart},
 };
@@ -77,6 +77,7 @@ fn walk(worker: &mut Worker, pid: u32) -> (u64, u32) {
     worker.state.depth = 0;
     worker.state.waiting = 0;
     worker.state.window_start = 0;
+    worker.state.window_end = 0;
     let mut walk = Walk {
         worker,
         next: current.unwrap_or(0),
@@ -133,10 +134,9 @@ extern "C" fn step(_turn: u64, walk: *mut Walk) -> i64 {
 /// below, so the window ends with the frame that it was moved for.
 #[inline(always)]
 fn read_frame(worker: &mut Worker, at: u64) -> Option<ExecuteData> {
-    const WINDOW: u64 = WINDOW_WORDS as u64 * 8;
-    if at.wrapping_sub(worker.state.window_start) > WINDOW
-        && !read_window(worker, at.wrapping_sub(WINDOW))
-    {
+    let is_there =
+        at >= worker.state.window_start && at.saturating_add(FRAME) <= worker.state.window_end;
+    if !is_there && !read_window(worker, at) {
         return read(worker, at);
     }
     let word = (at.wrapping_sub(worker.state.window_start) / 8) as usize;

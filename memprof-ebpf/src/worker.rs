@@ -139,8 +139,10 @@ pub struct WorkerState {
     pub generators: [u64; MAX_GENERATORS],
     /// Function addresses whose type is known; the low bit says internal.
     pub function_types: [u64; TYPE_CACHE],
-    /// Where `window` starts in the worker's memory; 0 where it holds nothing.
+    /// Where `window` starts in the worker's memory.
     pub window_start: u64,
+    /// The first address behind what it holds; where it starts if it holds nothing.
+    pub window_end: u64,
     /// A piece of the VM stack, and room for a frame that begins at its last word.
     pub window: [u64; WINDOW_WORDS + 8],
     /// Where the value of the FastCGI variable that was looked for is, and its length.
