@@ -12,6 +12,8 @@ use crate::fpm::ProcessId;
 
 /// The time over which memprof's own processor time is measured.
 const CPU_SPAN: Duration = Duration::from_secs(5);
+/// The memory has to be above its bound for so many looks: what a dump takes comes and goes.
+const MEMORY_LOOKS: u32 = 3;
 /// The most that samples are thinned: by two to the power of this.
 const MOST_THINNED: u32 = 10;
 
@@ -26,6 +28,8 @@ pub struct Guard {
     used: Duration,
     /// Samples are thinned by two to the power of this.
     thinned: u32,
+    /// Looks in a row at which the memory was above its bound.
+    over_memory: u32,
 }
 
 /// What the guard found.
@@ -100,6 +104,7 @@ impl Guard {
             measured: Instant::now(),
             used: used(),
             thinned: 0,
+            over_memory: 0,
         }
     }
 
@@ -135,8 +140,13 @@ impl Guard {
         if let Ok(bytes) = resident
             && bytes > most
         {
-            self.restart();
-            return Some(Finding::Memory { bytes, most });
+            self.over_memory += 1;
+            if self.over_memory == MEMORY_LOOKS {
+                self.restart();
+                return Some(Finding::Memory { bytes, most });
+            }
+        } else {
+            self.over_memory = 0;
         }
         let span = self.measured.elapsed();
         let share = used().saturating_sub(self.used).as_secs_f64() / span.as_secs_f64();

@@ -2,6 +2,8 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
+use super::ebpf::Attach;
+
 /// What watching takes, and nothing else.
 const NEEDED: [Capability; 7] = [
     // The programs, and their probes.
@@ -29,13 +31,19 @@ pub enum PrivilegesError {
 }
 
 /// Keeps only what is needed of this thread's capabilities, and of those that it starts; none can be gained.
+/// Probes that are attached one by one need CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// [`PrivilegesError`]; what was given up until then stays so.
-pub fn give_up_unneeded() -> Result<(), PrivilegesError> {
+pub fn give_up_unneeded(attach: Attach) -> Result<(), PrivilegesError> {
     nix::sys::prctl::set_no_new_privs()?;
     let has = caps::read(None, CapSet::Permitted)?;
-    let needed: CapsHashSet = NEEDED.into_iter().filter(|one| has.contains(one)).collect();
+    let admin = (attach == Attach::Single).then_some(Capability::CAP_SYS_ADMIN);
+    let needed: CapsHashSet = NEEDED
+        .into_iter()
+        .chain(admin)
+        .filter(|one| has.contains(one))
+        .collect();
     // While there is still the right to do so.
     if has.contains(&Capability::CAP_SETPCAP) {
         for one in caps::read(None, CapSet::Bounding)? {

@@ -63,7 +63,7 @@ pub fn attach(options: &AttachOptions) -> Result<(), AttachError> {
     }
     let stop = stop_flag()?;
     prepare_signals().map_err(AttachError::Signals)?;
-    let privileges = give_up_unneeded();
+    let privileges = give_up_unneeded(attach_kind(options));
     let steering = Steering::start(options)?;
     let (mut follower, found) = Follower::start(options.target.clone())?;
     let started = Timestamp::now();

@@ -122,6 +122,8 @@ impl Run<'_> {
         };
         match (found, self.workers.mode()) {
             (Finding::Cpu { one_in, .. }, _) => self.workers.thin(&self.engine, one_in)?,
+            // It is not the requests of these modes that take it, but their dumps: to be told, not to be without.
+            (Finding::Memory { .. }, Some(Mode::Light | Mode::Targeted)) => {}
             (_, Some(mode)) => self.steering.schedule.step_down(mode),
             (_, None) => return Ok(()),
         }
