@@ -158,13 +158,16 @@ impl<'a> Run<'a> {
 }
 
 impl Run<'_> {
-    /// Attaches to the workers that are there; it is an error only if none of them will do.
+    /// Attaches to the workers that are there; it is an error only if none of them will do. One that has
+    /// ended meanwhile is none: its successor will be followed.
     fn follow_first(&mut self, found: &[crate::fpm::Worker]) -> Result<(), AttachError> {
         let mut first_error = None;
         for worker in found {
             if let Err(error) = self.follow(worker) {
                 self.count_cause(&error);
-                first_error.get_or_insert(error);
+                if worker.process.is_running() {
+                    first_error.get_or_insert(error);
+                }
             }
         }
         match first_error {

@@ -153,7 +153,7 @@ impl Shared {
     fn report_missed(&self, target: Target, order: HoldOrder) {
         let why = match Hold::from_number(order.answer) {
             Some(Hold::Refused) => {
-                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
+                "the worker could not be held: it is traced already (by memprof's targeted mode, php-fpm's slowlog, strace)"
             }
             Some(Hold::SignalTaken) => {
                 "the worker could not be held: its application handles or blocks SIGURG"
