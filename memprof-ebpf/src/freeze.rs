@@ -136,9 +136,13 @@ pub fn stop_critical(worker: &mut Worker, pid: u32) {
     stop_or_miss(worker, pid, StopReason::Critical);
 }
 
-/// The request is over: the tracing ends, and an answer from it does not stand for the next.
+/// The request is over: the tracing that it asked for ends, and an answer from it does not stand for the
+/// next. A worker that is traced all the time, in targeted mode, is not stopped for nothing.
 #[inline(always)]
 pub fn let_go(worker: &mut Worker, pid: u32) {
+    if worker.state.hold_asked == 0 {
+        return;
+    }
     worker.state.hold_asked = 0;
     match answer(pid) {
         0 => {}

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memprof_tests::attached::{External, Growth, attach_to, own_pool};
-use memprof_tests::{Fpm, Memprof, PhpBuild};
+use memprof_tests::{Fpm, Laravel, Memprof, PhpBuild};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -226,4 +226,37 @@ fn a_traced_worker_gets_its_signals() {
     }
     assert_eq!(Some(recorded(&memprof, 1)[0].pid), next);
     assert!(memprof.stop().unwrap().status.success());
+}
+
+#[test]
+fn a_request_that_dies_is_dumped_whether_it_was_forced_or_not() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, own_pool("dies")).unwrap();
+    let mut laravel = Laravel::install(&fpm, fpm.pool()).unwrap();
+    laravel.get("/t/login/1").unwrap();
+    laravel.get("/admin").unwrap();
+    let workers = fpm.workers(fpm.pool()).unwrap();
+    let arguments = ["--mode", "targeted", "--max-stop", "20000"];
+    let memprof = attach_to(&fpm, &arguments).unwrap();
+    for forced in [false, true, true] {
+        let mut request = laravel.request("/admin").header("X-Bug", "accumulate");
+        if forced {
+            request = request.header(HEADER, "1");
+        }
+        let response = laravel.send(request).unwrap();
+        assert!(response.stderr.contains("Allowed memory size"));
+    }
+    assert_eq!(laravel.get("/admin").unwrap().status, 200);
+    assert_eq!(fpm.workers(fpm.pool()).unwrap(), workers);
+    let finished = memprof.stop().unwrap();
+    let summary = finished.summary().unwrap();
+    assert_eq!(errors(&summary, "no dump"), 0, "{summary}");
+    let records = finished.records().unwrap();
+    let at_limit = records.iter().filter(|record| {
+        record["record"] == "dump" && record["context"]["context"] == "oom_shutdown"
+    });
+    let grown: Vec<bool> = at_limit
+        .map(|dump| !dump["context"]["external"]["growth"].is_null())
+        .collect();
+    assert_eq!(grown, [false, true, true], "{summary}");
 }

@@ -15,7 +15,7 @@ use super::{
     dump::{Occasion, compose},
     ebpf::HoldMaps,
     highlights::Highlights,
-    hold::{Facts, Holders, Outcome, Target},
+    hold::{Facts, Holders, Keeper, Outcome, Target},
     options::{DumpPolicy, finite},
     output::{Output, OutputError},
     snapshot::Snapshot,
@@ -123,6 +123,11 @@ impl Dumps {
             self.waiting.insert(moment, *snapshot);
         }
         Ok(())
+    }
+
+    /// For the thread that traces workers all the time; `None` where no dumps are wanted.
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.holders.as_ref().map(Holders::keeper)
     }
 
     /// What was read at the end of a request; nothing where the worker was not stopped there.

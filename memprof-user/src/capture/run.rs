@@ -133,16 +133,18 @@ impl<'a> Run<'a> {
             engine.watch(tail, number)?;
         }
         let trap_ns = trap_ns(&engine)?;
+        let dumps = Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
+            .map_err(AttachError::Threads)?;
         Ok(Self {
             options,
-            dumps: Dumps::start(engine.hold_maps()?, options.dumps.as_ref())
-                .map_err(AttachError::Threads)?,
             workers: Workers::new(
                 options,
                 requests,
                 watched_lengths,
+                dumps.keeper(),
                 started.as_nanosecond() as u64,
             ),
+            dumps,
             engine,
             recorder,
             output,

@@ -2,7 +2,8 @@
 //!
 //! A thread traces the workers by PTRACE_SEIZE, which changes nothing for them. The kernel side sends
 //! SIGURG where a forced request starts: a traced worker stops at it before its next instruction, any
-//! other ignores it. All other signals are passed on at once. Should memprof die, the kernel lets the
+//! other ignores it. All other signals are passed on at once. Where such a worker comes to a moment that is
+//! worth a dump, it is this thread that reads it. Should memprof die, the kernel lets the
 //! workers go on.
 
 use std::{
@@ -28,7 +29,10 @@ use nix::{
     },
 };
 
-use super::tracee::{Stop, Tracee};
+use super::{
+    hold::Keeper,
+    tracee::{Stop, Tracee},
+};
 
 /// A worker is not held for longer, whatever becomes of its probes.
 pub const MOST_HELD: Duration = Duration::from_millis(500);
@@ -68,7 +72,7 @@ impl Tracer {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(keeper: Option<Keeper>) -> io::Result<Self> {
         let (sender, commands) = channel();
         let wake = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
@@ -79,7 +83,7 @@ impl Tracer {
         let of_thread = Arc::clone(&wake);
         let thread = thread::Builder::new()
             .name("tracer".to_owned())
-            .spawn(move || Tracing::new(commands).run(&of_thread, &stops))?;
+            .spawn(move || Tracing::new(commands, keeper).run(&of_thread, &stops))?;
         Ok(Self {
             commands: Some(sender),
             wake,
@@ -123,15 +127,30 @@ impl Drop for Tracer {
     }
 }
 
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        for pid in self.traced.keys() {
+            if let Some(keeper) = &self.keeper {
+                keeper.give_up(*pid);
+            }
+        }
+    }
+}
+
 /// What the thread has in hand.
 struct Tracing {
     commands: Receiver<Command>,
+    /// Dumps the workers; `None` where no dumps are wanted.
+    keeper: Option<Keeper>,
     traced: HashMap<i32, Traced>,
 }
 
 /// One worker that is traced.
 struct Traced {
+    pid: i32,
     tracee: Tracee,
+    /// Stops for dumps that were seen.
+    stops: u64,
     /// Since when it is held.
     held: Option<Instant>,
     /// It was told to go on before its stop was seen.
@@ -139,9 +158,10 @@ struct Traced {
 }
 
 impl Tracing {
-    fn new(commands: Receiver<Command>) -> Self {
+    fn new(commands: Receiver<Command>, keeper: Option<Keeper>) -> Self {
         Self {
             commands,
+            keeper,
             traced: HashMap::new(),
         }
     }
@@ -165,7 +185,8 @@ impl Tracing {
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
                 }
             }
-            self.traced.retain(|_, traced| traced.look().is_ok());
+            let keeper = self.keeper.as_ref();
+            self.traced.retain(|_, traced| traced.look(keeper).is_ok());
         }
     }
 
@@ -173,8 +194,11 @@ impl Tracing {
         match command {
             Command::Seize(pid, answer) => {
                 let seized = Tracee::seize(pid).map(|tracee| {
+                    let keeper = self.keeper.as_ref();
                     let traced = Traced {
+                        pid,
                         tracee,
+                        stops: keeper.map_or(0, |keeper| keeper.keep(pid)),
                         held: None,
                         told: None,
                     };
@@ -194,11 +218,12 @@ impl Tracing {
 
 impl Traced {
     /// Lets the worker go on from each stop that it has come to; an error when it has ended.
-    fn look(&mut self) -> Result<(), Errno> {
+    fn look(&mut self, keeper: Option<&Keeper>) -> Result<(), Errno> {
         if self.held.is_none() {
             while let Some(stop) = self.tracee.look()? {
                 // What fails here was killed meanwhile, and the next look tells of its end.
                 let _ = match stop {
+                    Stop::Signal(libc::SIGURG) if self.is_dumped(keeper) => Ok(()),
                     Stop::Signal(libc::SIGURG) if self.is_ours() => {
                         self.held = Some(Instant::now());
                         break;
@@ -221,6 +246,14 @@ impl Traced {
             let _ = self.tracee.go_on(0);
         }
         Ok(())
+    }
+
+    /// Whether the worker stopped for a dump; then it was read, and goes on.
+    fn is_dumped(&mut self, keeper: Option<&Keeper>) -> bool {
+        let Some(keeper) = keeper.filter(|_| self.is_ours()) else {
+            return false;
+        };
+        keeper.at_stop(&self.tracee, self.pid, &mut self.stops)
     }
 
     /// Whether the signal comes from the kernel side and not from another process.

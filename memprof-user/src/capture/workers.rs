@@ -14,6 +14,7 @@ use super::{
     counts::Counts,
     ebpf::{Attached, Detacher, Engine, EngineError},
     followed::{Armed, FileId, Followed},
+    hold::Keeper,
     options::{AttachOptions, Mode},
     sampler::Sampler,
     targeting::Requests,
@@ -45,6 +46,8 @@ pub struct Workers {
     builds: Builds,
     hold: HoldConfig,
     detacher: Detacher,
+    /// Dumps what the tracer traces; `None` where no dumps are wanted.
+    keeper: Option<Keeper>,
     /// In targeted mode.
     tracer: Option<Tracer>,
     /// The request probes of each executable, which sit in every process that maps it.
@@ -62,6 +65,7 @@ impl Workers {
         options: &AttachOptions,
         requests: Rc<Requests>,
         watched_lengths: u64,
+        keeper: Option<Keeper>,
         seed: u64,
     ) -> Self {
         Self {
@@ -74,6 +78,7 @@ impl Workers {
             builds: Builds::default(),
             hold: options.hold_config(),
             detacher: Detacher::start(),
+            keeper,
             tracer: None,
             request: HashMap::new(),
             followed: BTreeMap::new(),
@@ -186,7 +191,7 @@ impl Workers {
         // What the one before held goes on.
         self.tracer = None;
         if mode == Some(Mode::Targeted) {
-            self.tracer = Some(Tracer::start().map_err(EngineError::Tracer)?);
+            self.tracer = Some(Tracer::start(self.keeper.clone()).map_err(EngineError::Tracer)?);
         }
         let Some(mode) = mode else {
             self.detach_soon();

@@ -23,7 +23,7 @@ pub(super) struct Holder<'a> {
 }
 
 /// What the worker is to do after a stop.
-enum Next {
+pub(super) enum Next {
     GoOn(libc::c_int),
     Listen,
     LetGo,
@@ -32,11 +32,21 @@ enum Next {
 impl<'a> Holder<'a> {
     pub(super) fn new(shared: &'a Shared, target: &'a Target) -> Holder<'a> {
         let state = shared.maps.state(target.live.process.pid);
+        Holder::after(shared, target, state.map_or(0, |state| state.stops))
+    }
+
+    /// One that has seen so many stops.
+    pub(super) fn after(shared: &'a Shared, target: &'a Target, stops: u64) -> Holder<'a> {
         Holder {
             shared,
             target,
-            stops: state.map_or(0, |state| state.stops),
+            stops,
         }
+    }
+
+    /// How many stops were seen.
+    pub(super) fn stops(&self) -> u64 {
+        self.stops
     }
 
     /// Traces the worker until its request is over or it ends. What is still traced when the thread
@@ -100,8 +110,9 @@ impl<'a> Holder<'a> {
         }
     }
 
-    /// A SIGURG: the kernel side's, or one that is none of our business.
-    fn at_signal(&mut self, tracee: &Tracee) -> Option<Next> {
+    /// A SIGURG: the kernel side's, or one that is none of our business. `None` where the worker went on
+    /// already.
+    pub(super) fn at_signal(&mut self, tracee: &Tracee) -> Option<Next> {
         let Some(state) = self.shared.maps.state(self.pid()) else {
             return Some(Next::GoOn(libc::SIGURG));
         };

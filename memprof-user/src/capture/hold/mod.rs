@@ -6,6 +6,7 @@
 mod budget;
 mod facts;
 mod holder;
+mod keeper;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ use crate::fpm::{LivePhp, Worker};
 use budget::Budget;
 pub use facts::Facts;
 use holder::Holder;
+pub use keeper::Keeper;
 
 /// How often the watching thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -62,6 +64,8 @@ struct Shared {
     maps: HoldMaps,
     max_stop: Duration,
     targets: Mutex<HashMap<i32, Target>>,
+    /// Workers that another thread traces all the time.
+    kept: Mutex<HashSet<i32>>,
     /// Workers that have a thread.
     held: Mutex<HashSet<i32>>,
     budget: Mutex<Budget>,
@@ -89,6 +93,7 @@ impl Holders {
             maps,
             max_stop: policy.max_stop,
             targets: Mutex::default(),
+            kept: Mutex::default(),
             held: Mutex::default(),
             budget: Mutex::new(Budget::new(policy.per_minute)),
             outcomes: Mutex::new(sender),
@@ -109,6 +114,11 @@ impl Holders {
         })
     }
 
+    /// For the thread that traces workers all the time.
+    pub fn keeper(&self) -> Keeper {
+        Keeper(Arc::clone(&self.shared))
+    }
+
     /// From now on this worker may be held.
     pub fn follow(&self, target: Target) {
         let pid = target.live.process.pid;
@@ -118,6 +128,7 @@ impl Holders {
     /// The worker has ended.
     pub fn forget(&self, pid: i32) {
         lock(&self.shared.targets).remove(&pid);
+        lock(&self.shared.kept).remove(&pid);
         lock(&self.shared.facts).remove(&pid);
         self.shared.maps.take_back(pid);
     }
@@ -153,7 +164,7 @@ impl Shared {
     fn report_missed(&self, target: Target, order: HoldOrder) {
         let why = match Hold::from_number(order.answer) {
             Some(Hold::Refused) => {
-                "the worker could not be held: it is traced already (by memprof's targeted mode, php-fpm's slowlog, strace)"
+                "the worker could not be held: another process traces it (php-fpm's slowlog, strace)"
             }
             Some(Hold::SignalTaken) => {
                 "the worker could not be held: its application handles or blocks SIGURG"
@@ -209,7 +220,7 @@ fn watch(shared: &Arc<Shared>) -> Result<(), EngineError> {
 
 fn hold(shared: &Arc<Shared>, target: Target, order: HoldOrder) {
     let pid = target.live.process.pid;
-    if !lock(&shared.held).insert(pid) {
+    if lock(&shared.kept).contains(&pid) || !lock(&shared.held).insert(pid) {
         return;
     }
     let of_thread = Arc::clone(shared);
