@@ -21,11 +21,29 @@ pub fn records_folder(fpm: &Fpm) -> PathBuf {
     fpm.folder().join("records")
 }
 
-/// Attaches memprof to the first pool, printing its records as JSON.
+/// Attaches memprof to the first pool, printing its records as JSON. Its guard is off: on a machine that is
+/// busy with something else it would do what it is there for.
 ///
 /// # Errors
 /// As [`Memprof::attach`].
 pub fn attach_to(fpm: &Fpm, arguments: &[&str]) -> Result<Memprof> {
+    const UNGUARDED: [&[&str]; 3] = [
+        &["--no-guard"],
+        &["--max-memory", "4096"],
+        &["--max-cpu", "10000"],
+    ];
+    let unnamed = UNGUARDED
+        .iter()
+        .filter(|option| !arguments.contains(&option[0]));
+    let unguarded: Vec<&str> = unnamed.flat_map(|option| option.iter().copied()).collect();
+    attach_guarded(fpm, &[arguments, &unguarded].concat())
+}
+
+/// The same with the guard as it is by default.
+///
+/// # Errors
+/// As [`Memprof::attach`].
+pub fn attach_guarded(fpm: &Fpm, arguments: &[&str]) -> Result<Memprof> {
     let out = records_folder(fpm);
     let out = out.to_str().context("the folder's path is no UTF-8")?;
     let target = ["--pool", fpm.pool(), "--out", out, "--json"];

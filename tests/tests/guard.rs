@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use memprof_tests::attached::{attach_to, own_pool};
+use memprof_tests::attached::{attach_guarded, own_pool};
 use memprof_tests::probes::changed_code;
 use memprof_tests::{Fpm, Memprof, PhpBuild};
 
@@ -18,7 +18,7 @@ fn it_steps_down_to_light_and_to_nothing_and_stays_there() {
     let run = fpm.folder().join("run");
     let run = ["--run-folder", run.to_str().unwrap()];
     let arguments = ["--mode", "aggressive"];
-    let mut memprof = attach_to(&fpm, &[&arguments[..], &TINY, &run].concat()).unwrap();
+    let mut memprof = attach_guarded(&fpm, &[&arguments[..], &TINY, &run].concat()).unwrap();
     for step in ["aggressive -> light", "light -> no probe"] {
         for _ in 0..3 {
             fpm.get("growth.php?case=keep").unwrap();
@@ -60,7 +60,7 @@ fn what_costs_little_goes_on() {
         &["--max-overhead", "0.000001", "--no-guard"],
     ] {
         let all = [&["--mode", "aggressive", "--every"], arguments].concat();
-        let memprof = attach_to(&fpm, &all).unwrap();
+        let memprof = attach_guarded(&fpm, &all).unwrap();
         for _ in 0..6 {
             fpm.get("growth.php?case=keep").unwrap();
         }
@@ -80,7 +80,7 @@ fn its_own_memory_has_a_bound() {
     let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
     let fpm = Fpm::start(build, own_pool("memory")).unwrap();
     let arguments = ["--mode", "aggressive", "--max-memory", "1"];
-    let mut memprof = attach_to(&fpm, &arguments).unwrap();
+    let mut memprof = attach_guarded(&fpm, &arguments).unwrap();
     memprof
         .wait_for_line("guard: memprof's resident memory")
         .unwrap();
@@ -93,7 +93,7 @@ fn samples_are_thinned_where_they_cost_too_much_processor_time() {
     let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
     let fpm = Fpm::start(build, own_pool("cpu")).unwrap();
     let arguments = ["--mode", "aggressive", "--max-cpu", "0"];
-    let mut memprof = attach_to(&fpm, &arguments).unwrap();
+    let mut memprof = attach_guarded(&fpm, &arguments).unwrap();
     memprof
         .wait_for_line("it takes one sample in 2 of")
         .unwrap();

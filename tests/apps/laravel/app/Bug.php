@@ -9,7 +9,7 @@ enum Bug: string
     case Recursion = 'recursion';
     /** Each scope applied keeps a freshly loaded user with its permissions and its company's calls (`X-Scale` of them). */
     case Accumulate = 'accumulate';
-    /** A list is loaded with all its LONGTEXT columns. */
+    /** A list is loaded with all its LONGTEXT columns (`X-Scale` times). */
     case Longtext = 'longtext';
     /** Each scope applied keeps its query builder. */
     case Builders = 'builders';

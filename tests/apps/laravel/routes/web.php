@@ -36,7 +36,8 @@ Route::get('/admin', function () {
         return response('log in first', 403);
     }
     $calls = Bug::Longtext->isAskedFor()
-        ? Call::with('company')->get()
+        ? Call::with('company')->select('calls.*')->crossJoin(DB::raw('(with recursive copies(i) as (select 1 union all'
+            .' select i + 1 from copies where i < '.Bug::scale().') select i from copies) as copies'))->get()
         : Call::select(['id', 'name', 'status', 'created_at'])->limit(10)->get();
 
     return view('admin', ['resources' => Resource::all(), 'user' => Auth::user(), 'calls' => $calls]);
