@@ -17,8 +17,11 @@ use serde_json::Value;
 
 /// The dumps that were written, oldest first.
 fn dumps(fpm: &Fpm) -> Vec<Value> {
-    let files = fs::read_dir(records_folder(fpm).join("memory-dumps")).unwrap();
+    // There is no folder before the first.
+    let files = fs::read_dir(records_folder(fpm).join("memory-dumps"));
     let mut dumps: Vec<Value> = files
+        .into_iter()
+        .flatten()
         .map(|entry| serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap())
         .collect();
     dumps.sort_by_key(|dump| dump["timestamp"].as_str().unwrap().to_owned());
