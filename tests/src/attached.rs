@@ -21,17 +21,19 @@ pub fn records_folder(fpm: &Fpm) -> PathBuf {
     fpm.folder().join("records")
 }
 
+/// The options that leave memprof without its guard.
+pub const UNGUARDED: [&[&str]; 3] = [
+    &["--no-guard"],
+    &["--max-memory", "4096"],
+    &["--max-cpu", "10000"],
+];
+
 /// Attaches memprof to the first pool, printing its records as JSON. Its guard is off: on a machine that is
 /// busy with something else it would do what it is there for.
 ///
 /// # Errors
 /// As [`Memprof::attach`].
 pub fn attach_to(fpm: &Fpm, arguments: &[&str]) -> Result<Memprof> {
-    const UNGUARDED: [&[&str]; 3] = [
-        &["--no-guard"],
-        &["--max-memory", "4096"],
-        &["--max-cpu", "10000"],
-    ];
     let unnamed = UNGUARDED
         .iter()
         .filter(|option| !arguments.contains(&option[0]));

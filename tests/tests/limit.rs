@@ -1,6 +1,7 @@
 //! A request that hits memory_limit, watched: what is told of it, and that it fails as it would have.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use memprof_tests::attached::UNGUARDED;
 use memprof_tests::{Fpm, Laravel, Memprof, PhpBuild, Pool, Settings};
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ fn a_request_that_hits_the_limit_says_so_and_fails_as_it_would_have() {
             "--out",
             &folder,
         ];
-        let memprof = Memprof::attach(&arguments).unwrap();
+        let memprof = Memprof::attach(&[&arguments[..], &UNGUARDED.concat()].concat()).unwrap();
         let watched = page(&mut laravel);
         let after = laravel.get("/admin").unwrap();
         let workers = fpm.workers(&pool).unwrap();
@@ -112,7 +113,9 @@ fn a_pool_without_a_limit_is_recorded_too() {
         let out = tempfile::tempdir().unwrap();
         let folder = out.path().display().to_string();
         let arguments = ["--pool", &name, "--mode", "aggressive", "--every", "--json"];
-        let memprof = Memprof::attach(&[&arguments[..], &["--out", &folder]].concat()).unwrap();
+        let memprof =
+            Memprof::attach(&[&arguments[..], &["--out", &folder], &UNGUARDED.concat()].concat())
+                .unwrap();
         assert_eq!(fpm.get("memory.php?mb=8").unwrap().status, 200);
         let finished = memprof.stop().unwrap();
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::thread;
 
 use backtrace::Answer;
+use memprof_tests::attached::UNGUARDED;
 use memprof_tests::fcgi::Request;
 use memprof_tests::{Fpm, Memprof, Opcache, PhpBuild, Pool, Settings};
 use memprof_user::record::frame::Frame;
@@ -92,7 +93,7 @@ impl Run {
         for pid in &pids {
             arguments.extend(["--pid", pid]);
         }
-        let memprof = Memprof::attach(&arguments).unwrap();
+        let memprof = Memprof::attach(&[&arguments[..], &UNGUARDED.concat()].concat()).unwrap();
         Self {
             fpm,
             memprof,

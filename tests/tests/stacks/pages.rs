@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use memprof_tests::attached::own_pool;
+use memprof_tests::attached::{UNGUARDED, own_pool};
 use memprof_tests::fcgi::{Cookies, Request};
 use memprof_tests::{Fpm, Laravel, Memprof, Opcache, PhpBuild, Settings};
 use memprof_user::record::frame::Frame;
@@ -49,7 +49,7 @@ fn check(opcache: Opcache) {
     }
     let out = fpm.folder().join("out").display().to_string();
     let arguments = ["--pool", fpm.pool(), "--mode", "aggressive", "--out", &out];
-    let memprof = Memprof::attach(&arguments).unwrap();
+    let memprof = Memprof::attach(&[&arguments[..], &UNGUARDED.concat()].concat()).unwrap();
 
     let mut expected: HashMap<Vec<Frame>, u64> = HashMap::new();
     let mut cookies = Cookies::default();
