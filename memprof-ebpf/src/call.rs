@@ -1,5 +1,5 @@
-//! Programs `call` and `call_return`: the internal functions by which an application asks its
-//! database and applies its scopes. Sit only in workers whose requests are recorded in full.
+//! Program `call`: the internal functions by which an application asks its database and applies its
+//! scopes, as they begin and as they return. Sit only in workers whose requests are recorded in full.
 
 use core::ffi::c_void;
 
@@ -42,28 +42,31 @@ const ARRAY_COUNT: u64 = 28;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe.multi.s")]
 extern "C" fn call(context: *mut c_void) -> u32 {
-    in_worker(context, Program::Call, entered)
+    in_worker(context, Program::Call, hit)
 }
 
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "uprobe.multi.s")]
-extern "C" fn call_return(context: *mut c_void) -> u32 {
-    in_worker(context, Program::CallReturn, returned)
-}
-
-/// A handler's arguments are its frame and the zval for its result.
 #[inline(never)]
-fn entered(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
+fn hit(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     if worker.state.recorded == 0 {
         return;
     }
+    match cookie::kind(cookie) {
+        cookie::QUERY_RETURN => returned(pid, worker, Call::Query),
+        cookie::ROWS_RETURN => returned(pid, worker, Call::Rows),
+        kind => entered(pid, worker, registers, kind),
+    }
+}
+
+/// A handler's arguments are its frame and the zval for its result.
+#[inline(always)]
+fn entered(pid: u32, worker: &mut Worker, registers: Registers, kind: u64) {
     let frame = registers.argument::<0>();
-    if cookie::kind(cookie) == cookie::SCOPE {
+    if kind == cookie::SCOPE {
         worker.state.running.start = now();
         scope_applied(pid, worker, frame);
         return;
     }
-    let sql = match cookie::kind(cookie) {
+    let sql = match kind {
         cookie::EXECUTE => statement(worker, frame),
         cookie::QUERY => argument(worker, frame),
         _ => 0,
@@ -76,12 +79,10 @@ fn entered(pid: u32, worker: &mut Worker, registers: Registers, cookie: u64) {
     };
 }
 
-/// A handler's frame is the innermost until it has returned.
-#[inline(never)]
-fn returned(pid: u32, worker: &mut Worker, _registers: Registers, cookie: u64) {
-    if worker.state.recorded == 0 {
-        return;
-    }
+/// A handler's frame is the innermost until it has returned. A fiber may be suspended within one, and calls
+/// then return in another order than they began in.
+#[inline(always)]
+fn returned(pid: u32, worker: &mut Worker, call: Call) {
     let offset = u64::from(worker.config.offsets.current_execute_data);
     let frame = read::<u64>(worker, worker.config.executor_globals + offset).unwrap_or(0);
     let running = worker.state.running;
@@ -91,9 +92,9 @@ fn returned(pid: u32, worker: &mut Worker, _registers: Registers, cookie: u64) {
         return;
     }
     begin(worker);
-    if cookie::kind(cookie) == cookie::ROWS {
+    if call == Call::Rows {
         worker.state.call.rows = rows(worker, running.result);
-        finish(pid, worker, Call::Rows);
+        finish(pid, worker, call);
         return;
     }
     let to = (&raw mut worker.state.call.sql).cast();
@@ -101,7 +102,7 @@ fn returned(pid: u32, worker: &mut Worker, _registers: Registers, cookie: u64) {
         worker.state.call.sql_length =
             read_string::<{ SQL_BYTES as u64 }>(worker, to, running.sql).unwrap_or(0);
     }
-    finish(pid, worker, Call::Query);
+    finish(pid, worker, call);
 }
 
 /// Laravel's `Builder->callScope` calls `array_unshift`; its caller has the scope in a variable.

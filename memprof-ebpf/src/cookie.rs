@@ -38,6 +38,10 @@ pub const QUERY: u64 = 17;
 pub const ROWS: u64 = 18;
 /// A function that Laravel calls for each scope.
 pub const SCOPE: u64 = 19;
+/// A return of a function that runs a query.
+pub const QUERY_RETURN: u64 = 20;
+/// A return of a function that returns rows.
+pub const ROWS_RETURN: u64 = 21;
 
 /// The size is in the cookie.
 pub const SIZE_FIXED: u64 = 0;

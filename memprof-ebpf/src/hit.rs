@@ -31,7 +31,6 @@ pub enum Program {
     Include,
     Exact,
     Call,
-    CallReturn,
 }
 
 /// Runs `hit` if the worker is followed; one hit in [`TIMED_EVERY`] is timed. A hit that finds another

@@ -184,3 +184,26 @@ fn a_record_tells_whose_request_it_was_and_what_was_loaded() {
         assert_eq!(session, mib, "{said}");
     }
 }
+
+#[test]
+fn calls_that_do_not_return_in_order_do_no_harm() {
+    let build = PhpBuild::fetched(PhpBuild::LARAVEL).unwrap();
+    let fpm = Fpm::start(build, own_pool("framework-fibers")).unwrap();
+    let alone = fpm.get("fibers.php").unwrap();
+    assert_eq!(alone.status, 200, "{}", alone.stderr);
+    assert_eq!(
+        alone.text(),
+        r#"{"seen":[1,2,3],"returned":[0,10,20]}"#,
+        "{}",
+        alone.stderr
+    );
+    let workers = fpm.workers(fpm.pool()).unwrap();
+    let memprof = attach_to(&fpm, &["--mode", "aggressive", "--every"]).unwrap();
+    for _ in 0..3 {
+        let watched = fpm.get("fibers.php").unwrap();
+        assert_eq!(watched.text(), alone.text(), "{}", fpm.log());
+    }
+    memprof.wait_for("sample", 3).unwrap();
+    assert_eq!(fpm.workers(fpm.pool()).unwrap(), workers, "{}", fpm.log());
+    assert!(memprof.stop().unwrap().status.success());
+}

@@ -112,6 +112,20 @@ impl ElfImage {
     ) -> Result<ProbeSite, BinaryError> {
         sites::entry_site(&Code::new(self)?, site, function, address)
     }
+
+    /// The returns of the function that starts at an ELF virtual address: probes there, unlike the kernel's own
+    /// return probes, leave the stack alone, and so do no harm where a fiber is suspended within the function.
+    ///
+    /// # Errors
+    /// As [`ElfImage::entry_site`]; also [`BinaryError::NotFound`] if the function has no return.
+    pub fn return_sites(
+        &self,
+        site: Site,
+        function: &str,
+        address: u64,
+    ) -> Result<Vec<ProbeSite>, BinaryError> {
+        sites::return_sites(&Code::new(self)?, site, function, address)
+    }
 }
 
 fn globals(image: &ElfImage) -> Result<Globals, BinaryError> {

@@ -88,6 +88,8 @@ pub enum Site {
     /// The entry of a PHP function's handler, found at run time: the first argument is its
     /// `zend_execute_data`, the second the zval for its result.
     Handler(Handler),
+    /// A return of such a handler.
+    HandlerReturn(Handler),
 }
 
 /// What a PHP function does that is written in C and watched.

@@ -72,6 +72,20 @@ pub fn entry_site(
     finder.entry(site, &code.function(name, address)?, "address given")
 }
 
+/// The returns of the function that starts at `address`.
+///
+/// # Errors
+/// [`BinaryError::NotFound`] if no function starts there, or it has none.
+pub fn return_sites(
+    code: &Code<'_>,
+    site: Site,
+    name: &str,
+    address: u64,
+) -> Result<Vec<ProbeSite>, BinaryError> {
+    let finder = Finder { code, chunk_map: 0 };
+    finder.at_returns(site, &code.function(name, address)?)
+}
+
 /// `_emalloc`, its size classes, and the two reallocs. (`_ecalloc`, `_safe_emalloc`, `_estrdup`
 /// and their like call these; `_zend_mm_alloc` is called by them.)
 fn emalloc_functions(code: &Code<'_>) -> Vec<(String, EmallocSize)> {
@@ -108,6 +122,7 @@ impl Finder<'_> {
             Site::RequestStart | Site::RequestEnd | Site::SendHeaders => first(0),
             Site::CompileFile | Site::ChunkTaken | Site::HeapReset => first(1),
             Site::HugeFreed | Site::Handler(_) => first(2),
+            Site::HandlerReturn(_) => first(0),
             Site::PagesFreed => first(4),
             Site::LimitError { size } => [size].into_iter().collect(),
             Site::Emalloc(EmallocSize::Fixed(_)) => first(0),

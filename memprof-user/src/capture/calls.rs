@@ -1,13 +1,16 @@
 //! The PHP functions that are watched: where they are, and what a call of them means.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
+    path::PathBuf,
+};
 
 use memprof_ebpf::{Call, CallEvent, UNKNOWN};
-use procfs::sys::kernel::Version;
 
 use super::names::Names;
 use crate::{
-    binary::{Handler, ProbeSite, Site},
+    binary::{ElfImage, Handler, ProbeSite, Site},
     fpm::LivePhp,
     framework::laravel::{ModelEvent, Seen, Subject},
     profile::{Application, Query, StackId, Stacks},
@@ -31,66 +34,62 @@ const WATCHED: [(Option<&str>, &str, Handler); 13] = [
     (None, "array_unshift", Handler::Scope),
 ];
 
-/// Probe sites in one file.
-#[derive(Debug)]
+/// Where the watched functions of a worker are.
+#[derive(Debug, Default)]
 pub struct CallSites {
-    /// A path under /proc that opens the file.
-    pub path: PathBuf,
-    /// Where the watched functions begin.
-    pub begins: Vec<ProbeSite>,
-    /// Those of them whose return is watched as well.
-    pub returns: Vec<ProbeSite>,
+    /// The sites, by a path under /proc that opens their file.
+    pub files: BTreeMap<PathBuf, Vec<ProbeSite>>,
+    /// Functions that the worker has and that can't be probed.
+    pub unwatched: u64,
 }
 
-/// Linux 6.11 made the return of a probed function a system call, which a seccomp filter answers with
-/// the death of the process; 6.14 lets it pass.
-const RETURNS_ARE_FILTERED: std::ops::Range<(u8, u8)> = (6, 11)..(6, 14);
-
-/// Whether probes on returns could kill a process.
-pub fn returns_could_kill(pid: i32) -> bool {
-    let Ok(kernel) = Version::current() else {
-        return true;
-    };
-    let status = procfs::process::Process::new(pid).and_then(|process| process.status());
-    let is_filtered = status.map_or(true, |status| status.seccomp != Some(0));
-    is_filtered && RETURNS_ARE_FILTERED.contains(&(kernel.major, kernel.minor))
-}
-
-/// Where the watched functions of a worker are. What it does not have is left out.
-pub fn sites(live: &LivePhp) -> Vec<CallSites> {
-    let mut files: BTreeMap<PathBuf, Vec<ProbeSite>> = BTreeMap::new();
-    for (class, function, handler) in WATCHED {
-        let Ok(Some(address)) = live.zend.handler(class, function) else {
-            continue;
-        };
-        let Some(file) = live.mappings.file_at(address) else {
-            continue;
-        };
-        let sites = files.entry(file.path).or_default();
-        // Two names of one function are one site.
-        if sites.iter().all(|site| site.file_offset != file.offset) {
-            sites.push(ProbeSite {
-                site: Site::Handler(handler),
-                function: function.to_owned(),
-                address,
-                file_offset: file.offset,
-                instruction: "the first".to_owned(),
-                emulated: false,
-                why: "the handler in PHP's own function table".to_owned(),
-            });
+impl CallSites {
+    /// Looks the functions up in a worker. What it does not have is left out.
+    pub fn of(live: &LivePhp) -> Self {
+        let mut found = Self::default();
+        let mut images = HashMap::new();
+        let mut seen = HashSet::new();
+        for (class, function, handler) in WATCHED {
+            let address = live.zend.handler(class, function);
+            let sites = match address {
+                Ok(None) => continue,
+                // Two names of one function are one site.
+                Ok(Some(address)) if !seen.insert(address) => continue,
+                Ok(Some(address)) => sites_of(live, &mut images, function, handler, address),
+                Err(_) => None,
+            };
+            match sites {
+                Some((path, sites)) => found.files.entry(path).or_default().extend(sites),
+                None => found.unwatched += 1,
+            }
         }
+        found
     }
-    let is_scope = |site: &ProbeSite| site.site == Site::Handler(Handler::Scope);
-    let call_sites = |(path, begins): (PathBuf, Vec<ProbeSite>)| CallSites {
-        path,
-        returns: begins
-            .iter()
-            .filter(|site| !is_scope(site))
-            .cloned()
-            .collect(),
-        begins,
-    };
-    files.into_iter().map(call_sites).collect()
+}
+
+/// The entry of a handler and, where its end is of interest, its returns; with the file that they are in.
+fn sites_of(
+    live: &LivePhp,
+    images: &mut HashMap<PathBuf, Option<ElfImage>>,
+    function: &str,
+    handler: Handler,
+    address: u64,
+) -> Option<(PathBuf, Vec<ProbeSite>)> {
+    let file = live.mappings.file_at(address)?;
+    let image = images.entry(file.path.clone()).or_insert_with(|| {
+        let opened = File::open(&file.path).ok()?;
+        ElfImage::open(opened).ok()
+    });
+    let image = image.as_ref()?;
+    let entry = image.address_of(file.offset)?;
+    let mut sites = Vec::new();
+    if handler != Handler::Scope {
+        let site = Site::HandlerReturn(handler);
+        sites = image.return_sites(site, function, entry).ok()?;
+    }
+    let site = Site::Handler(handler);
+    sites.push(image.entry_site(site, function, entry).ok()?);
+    Some((file.path, sites))
 }
 
 /// Enters a call into the account of its request.

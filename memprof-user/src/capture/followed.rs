@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
-    calls::{self, CallSites},
+    calls::CallSites,
     ebpf::{Attached, Detacher, Engine, EngineError, Program, program_of},
     options::Mode,
 };
@@ -25,8 +25,8 @@ pub struct Followed {
     pub file: FileId,
     /// Where files are compiled; `None` where that can't be probed.
     compile_file: Option<MappedSite>,
-    /// The PHP functions that are watched, by the file that they are in; looked up when they are wanted.
-    call_sites: OnceCell<Vec<CallSites>>,
+    /// The PHP functions that are watched; looked up when they are wanted.
+    call_sites: OnceCell<CallSites>,
     /// Growth probes, where they are attached now.
     growth: Vec<Attached>,
     /// Probes on the PHP functions that are watched beside them.
@@ -102,7 +102,7 @@ impl Followed {
         if self.growth.is_empty() {
             self.attach_heap(engine, mode, &mut growth)?;
         }
-        if self.calls.is_empty() && mode != Mode::Light && !self.is_without_calls() {
+        if self.calls.is_empty() && mode != Mode::Light {
             self.attach_calls(engine, &mut calls)?;
         }
         self.growth.append(&mut growth);
@@ -133,23 +133,15 @@ impl Followed {
 
     fn attach_calls(&self, engine: &Engine, to: &mut Vec<Attached>) -> Result<(), EngineError> {
         let pid = Some(self.worker.process.pid);
-        for CallSites {
-            path,
-            begins,
-            returns,
-        } in self.call_sites.get_or_init(|| calls::sites(&self.live))
-        {
-            to.push(engine.attach(Program::Call, path, pid, begins)?);
-            if !returns.is_empty() {
-                to.push(engine.attach(Program::CallReturn, path, pid, returns)?);
-            }
+        for (path, sites) in &self.call_sites().files {
+            to.push(engine.attach(Program::Call, path, pid, sites)?);
         }
         Ok(())
     }
 
-    /// Whether its queries and models can't be seen, because watching them could kill it.
-    pub fn is_without_calls(&self) -> bool {
-        calls::returns_could_kill(self.worker.process.pid)
+    /// Where the PHP functions are that are watched.
+    pub fn call_sites(&self) -> &CallSites {
+        self.call_sites.get_or_init(|| CallSites::of(&self.live))
     }
 
     /// Takes the growth probes away.

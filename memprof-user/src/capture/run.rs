@@ -461,10 +461,9 @@ impl Run<'_> {
                 .errors()
                 .map(|(cause, count)| (cause.to_owned(), count)),
         );
-        if self.workers.without_calls() > 0 {
-            let cause = "workers whose queries and models are not seen: they run under a seccomp filter, \
-                         which Linux 6.11 to 6.13 would have kill them";
-            errors.insert(cause.to_owned(), self.workers.without_calls());
+        if self.workers.unwatched_calls() > 0 {
+            let cause = "database functions that can't be probed: what they do is not seen";
+            errors.insert(cause.to_owned(), self.workers.unwatched_calls());
         }
         let mut lost = IndexMap::new();
         if counts.lost > 0 {

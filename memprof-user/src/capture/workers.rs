@@ -53,8 +53,8 @@ pub struct Workers {
     /// The request probes of each executable, which sit in every process that maps it.
     request: HashMap<FileId, Vec<Attached>>,
     followed: BTreeMap<i32, Followed>,
-    /// Workers whose PHP functions are not watched, because that could kill them.
-    without_calls: u64,
+    /// PHP functions of workers that should be watched and can't be probed.
+    unwatched_calls: u64,
     ended: Counts,
 }
 
@@ -82,7 +82,7 @@ impl Workers {
             tracer: None,
             request: HashMap::new(),
             followed: BTreeMap::new(),
-            without_calls: 0,
+            unwatched_calls: 0,
             ended: Counts::default(),
         }
     }
@@ -112,7 +112,9 @@ impl Workers {
         let mut known = config(&followed.live, followed.worker.parent, self.hold)?;
         known.watched_lengths = self.watched_lengths;
         engine.follow(pid, known)?;
-        self.without_calls += u64::from(mode != Mode::Light && followed.is_without_calls());
+        if mode != Mode::Light {
+            self.unwatched_calls += followed.call_sites().unwatched;
+        }
         let probed = self
             .probe_requests(engine, followed)
             .and_then(|()| self.arm(engine, followed, mode));
@@ -336,11 +338,10 @@ impl Workers {
         versions
     }
 
-    /// Workers whose queries and models are not seen: they run under a seccomp filter on a kernel that
-    /// would kill them for it.
+    /// PHP functions of workers that should be watched and can't be probed.
     #[must_use]
-    pub fn without_calls(&self) -> u64 {
-        self.without_calls
+    pub fn unwatched_calls(&self) -> u64 {
+        self.unwatched_calls
     }
 
     /// What the kernel side counted so far.

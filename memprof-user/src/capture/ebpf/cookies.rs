@@ -15,10 +15,8 @@ pub enum Program {
     Include,
     /// Every allocation call.
     Exact,
-    /// Watched PHP functions as they are called.
+    /// Watched PHP functions as they are called, and as they return.
     Call,
-    /// The same as they return.
-    CallReturn,
     /// The memory-limit error, beside [`Program::Request`].
     Hold,
 }
@@ -33,15 +31,8 @@ impl Program {
             Self::Include => "include",
             Self::Exact => "exact",
             Self::Call => "call",
-            Self::CallReturn => "call_return",
             Self::Hold => "hold",
         }
-    }
-
-    /// Whether its probes sit on returns.
-    #[must_use]
-    pub const fn on_return(self) -> bool {
-        matches!(self, Self::CallReturn)
     }
 }
 
@@ -64,7 +55,7 @@ pub fn program_of(site: &Site) -> Program {
         | Site::HugeResized => Program::Growth,
         Site::CompileFile => Program::Include,
         Site::Emalloc(_) => Program::Exact,
-        Site::Handler(_) => Program::Call,
+        Site::Handler(_) | Site::HandlerReturn(_) => Program::Call,
     }
 }
 
@@ -95,6 +86,8 @@ pub fn cookie_of(site: &ProbeSite) -> u64 {
         Site::Handler(Handler::Query) => cookie::QUERY,
         Site::Handler(Handler::Rows) => cookie::ROWS,
         Site::Handler(Handler::Scope) => cookie::SCOPE,
+        Site::HandlerReturn(Handler::Rows) => cookie::ROWS_RETURN,
+        Site::HandlerReturn(_) => cookie::QUERY_RETURN,
     }
 }
 

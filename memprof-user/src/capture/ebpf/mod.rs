@@ -237,7 +237,6 @@ impl Engine {
                 let options = UprobeMultiOpts {
                     offsets: offsets.collect(),
                     cookies: cookies.collect(),
-                    retprobe: program.on_return(),
                     ..UprobeMultiOpts::default()
                 };
                 vec![
@@ -250,7 +249,6 @@ impl Engine {
                 .map(|(offset, cookie)| {
                     let options = UprobeOpts {
                         cookie,
-                        retprobe: program.on_return(),
                         ..UprobeOpts::default()
                     };
                     bpf.attach_uprobe_with_opts(pid_filter, path, offset, options)
@@ -442,6 +440,6 @@ mod tests {
             let used = code[range].chunks(8).map(stack_use).max();
             assert!(used <= Some(MOST_STACK), "{:?}: {used:?}", symbol.name());
         }
-        assert_eq!(programs, 7);
+        assert_eq!(programs, 6);
     }
 }

@@ -66,7 +66,7 @@ fn purpose(site: Site) -> &'static str {
         Site::LimitError { .. } => "memory limit reached",
         Site::CompileFile => "file included",
         Site::Emalloc(_) => "emalloc",
-        Site::Handler(_) => "PHP function",
+        Site::Handler(_) | Site::HandlerReturn(_) => "PHP function",
     }
 }
 
