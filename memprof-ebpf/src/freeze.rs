@@ -1,20 +1,21 @@
 //! Stops the worker at a moment that is worth a dump; `memprof_ebpf::hold` says how.
 //!
 //! Program `hold` waits at the memory limit until the agent traces the worker. It is apart from `request`,
-//! and each of its functions has less than 64 bytes of stack: above that a kernel from 6.13 on gives a
+//! and each of its functions has next to no stack: above 48 bytes a kernel from 6.13 on gives a
 //! program one stack a processor, which another worker's run of the program overwrites while this one
 //! sleeps. What it has to remember is in the worker's state.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_copy_from_user_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_send_signal,
+    bpf_copy_from_user_task, bpf_get_current_task_btf, bpf_send_signal,
 };
 use memprof_ebpf::{
     CheckpointEvent, Hold, HoldOrder, Level, OrderKind, StopReason, UNKNOWN, Worker,
 };
 
 use crate::{
+    heap::now,
     maps::{HELD, HOLD_ORDERS, current_worker},
     repeat::{BREAK, CONTINUE, repeat},
 };
@@ -42,7 +43,7 @@ extern "C" fn hold(_context: *mut c_void) -> u32 {
     }
     worker.state.limit_stopped = 1;
     worker.state.stop_time = now();
-    if answer(pid) != Hold::Held as u32 {
+    if !is_held(pid) {
         // What was refused before may be granted now.
         let _ = HELD.remove(pid);
         order(worker, pid, OrderKind::Hold, StopReason::LimitError);
@@ -116,7 +117,7 @@ fn is_told(worker: &Worker) -> bool {
 pub fn stop_at_end(worker: &mut Worker, pid: u32, seen: &CheckpointEvent) {
     let level = worker.config.hold.end;
     let is_high = seen.real_peak != UNKNOWN && seen.real_peak > level.bytes(seen.limit);
-    if (is_high || is_told(worker)) && answer(pid) == Hold::Held as u32 {
+    if (is_high || is_told(worker)) && is_held(pid) {
         worker.state.stop_time = now();
         stop(worker, StopReason::RequestEnd);
     }
@@ -136,16 +137,14 @@ pub fn stop_critical(worker: &mut Worker, pid: u32) {
     stop_or_miss(worker, pid, StopReason::Critical);
 }
 
-/// The request is over: the tracing that it asked for ends, and an answer from it does not stand for the
-/// next. A worker that is traced all the time, in targeted mode, is not stopped for nothing.
+/// The request is over: the tracing for it ends, and an answer from it does not stand for the next. A worker
+/// that is traced all the time is not stopped for nothing.
 #[inline(always)]
 pub fn let_go(worker: &mut Worker, pid: u32) {
-    if worker.state.hold_asked == 0 {
-        return;
-    }
     worker.state.hold_asked = 0;
     match answer(pid) {
         0 => {}
+        kept if kept == Hold::Kept as u32 => {}
         held if held == Hold::Held as u32 => {
             worker.state.stop_time = now();
             stop(worker, StopReason::RequestOver);
@@ -158,7 +157,7 @@ pub fn let_go(worker: &mut Worker, pid: u32) {
 
 #[inline(always)]
 fn stop_or_miss(worker: &mut Worker, pid: u32, reason: StopReason) {
-    if answer(pid) == Hold::Held as u32 {
+    if is_held(pid) {
         stop(worker, reason);
     } else {
         order(worker, pid, OrderKind::Missed, reason);
@@ -188,15 +187,16 @@ fn order(worker: &mut Worker, pid: u32, kind: OrderKind, reason: StopReason) {
     HOLD_ORDERS.wake(&worker.state.order);
 }
 
+/// Whether this worker stops at a signal.
+#[inline(always)]
+fn is_held(pid: u32) -> bool {
+    let answer = answer(pid);
+    answer == Hold::Held as u32 || answer == Hold::Kept as u32
+}
+
 /// What the agent said of this worker, as a number of [`Hold`]; 0 for nothing.
 #[inline(always)]
 fn answer(pid: u32) -> u32 {
     // SAFETY: one word, copied at once.
     unsafe { HELD.get(pid).copied() }.unwrap_or(0)
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
 }

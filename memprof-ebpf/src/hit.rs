@@ -45,6 +45,7 @@ pub fn in_worker(context: *mut c_void, program: Program, hit: Hit) -> u32 {
     };
     if exchange(busy, 1) != 0 {
         worker.state.lost += 1;
+        worker.state.busy += 1;
         return 0;
     }
     timed(pid, worker, context, hit);

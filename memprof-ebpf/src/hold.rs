@@ -62,12 +62,14 @@ pub struct HoldConfig {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// It does.
+    /// It does, until this request ends.
     Held = 1,
     /// The kernel refused: most often because another process traces it, as php-fpm's slowlog does.
     Refused = 2,
     /// The worker has a use of its own for SIGURG, or blocks it.
     SignalTaken = 3,
+    /// It does, all the time.
+    Kept = 4,
 }
 
 impl Hold {
@@ -78,6 +80,7 @@ impl Hold {
             1 => Self::Held,
             2 => Self::Refused,
             3 => Self::SignalTaken,
+            4 => Self::Kept,
             _ => return None,
         })
     }

@@ -103,8 +103,10 @@ pub struct WorkerState {
     pub hits: u64,
     /// Events handed to the ring buffer.
     pub sent: u64,
-    /// Events lost because the ring buffer was full.
+    /// Events lost, because the ring buffer was full or the program busy.
     pub lost: u64,
+    /// Of these, hits that found the program under way on their processor.
+    pub busy: u64,
     /// Calls that exact mode had no room to count.
     pub uncounted: u64,
     /// Reads of the worker's memory that failed.

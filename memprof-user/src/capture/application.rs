@@ -6,7 +6,6 @@ use crate::{
         models::{ModelCount, ModelsRecord},
         query::QueryRecord,
         scopes::{ScopeCount, ScopesRecord},
-        sql,
         units::Mib,
     },
 };
@@ -60,7 +59,7 @@ pub fn jumps(profile: &RequestProfile) -> impl Iterator<Item = QueryRecord> {
         let micros = query.end_ns.saturating_sub(query.start_ns) / 1000;
         QueryRecord {
             query: query.sql.clone(),
-            bindings: sql::placeholders(&query.sql),
+            bindings: query.bindings,
             time: micros as f64 / 1000.0,
             delta_mb: Mib::difference(jump.before_bytes, query.bytes),
             current_mb: Mib::from_bytes(query.bytes),

@@ -14,7 +14,10 @@ use crate::{
     fpm::LivePhp,
     framework::laravel::{ModelEvent, Seen, Subject},
     profile::{Application, Query, StackId, Stacks},
-    record::{frame::Frame, sql},
+    record::{
+        frame::Frame,
+        sql::{Anonymous, anonymous},
+    },
 };
 
 /// Class and function in lower case, as PHP's tables have them, and what the function does.
@@ -120,12 +123,13 @@ pub fn enter(
     };
     match call {
         Call::Query => {
-            let text = text(event);
+            let Anonymous { text, placeholders } = text(event);
             if let Some((model, what)) = seen.written(&text) {
                 application.model(model, what, 1, bytes);
             }
             let query = Query {
                 sql: text,
+                bindings: placeholders,
                 start_ns: event.start,
                 end_ns: event.end,
                 bytes,
@@ -150,11 +154,17 @@ pub fn enter(
 }
 
 /// A query's text without its values; what fills all the room was longer.
-fn text(event: &CallEvent) -> String {
+fn text(event: &CallEvent) -> Anonymous {
+    if event.sql_length == 0 {
+        return Anonymous {
+            text: "[unknown query]".to_owned(),
+            placeholders: 0,
+        };
+    }
     let filled = event.sql.get(..event.sql_length as usize);
     let mut text = String::from_utf8_lossy(filled.unwrap_or_default()).into_owned();
     if text.len() >= event.sql.len() {
         text.push('…');
     }
-    sql::anonymous(&text)
+    anonymous(&text)
 }

@@ -11,8 +11,10 @@ pub struct Counts {
     pub hits: u64,
     /// Events handed to the ring.
     pub sent: u64,
-    /// Events lost because the ring was full.
+    /// Events lost, because the ring was full or the program busy.
     pub lost: u64,
+    /// Of these, hits that found their program under way on the same processor.
+    pub busy: u64,
     /// Calls that exact mode had no room to count.
     pub uncounted: u64,
     /// Reads of worker memory that failed.
@@ -37,6 +39,7 @@ impl Counts {
         self.hits += state.hits;
         self.sent += state.sent;
         self.lost += state.lost;
+        self.busy += state.busy;
         self.uncounted += state.uncounted;
         self.unreadable += state.unreadable;
         self.nested_calls += state.nested_calls;
@@ -82,7 +85,7 @@ impl Counts {
             ),
             (
                 "forced requests in workers that memprof could not hold: another process traces them, \
-                 as php-fpm's slowlog does",
+                 as php-fpm's slowlog does, or their application handles or blocks SIGURG",
                 self.untraced,
             ),
         ];

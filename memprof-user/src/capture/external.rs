@@ -1,5 +1,7 @@
 //! What surrounds a record in a line of `--json`: who served it, and where its memory grew.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
 
 use super::{
@@ -10,12 +12,12 @@ use super::{
 };
 use crate::{
     fpm::Worker,
-    profile::{Checkpoint, RequestProfile, StackId, StackTotals},
+    profile::{Checkpoint, Ledger, RequestProfile, StackId, StackTotals},
     record::frame::Frame,
 };
 
 /// Stacks shown with a record.
-pub(super) const TOP_STACKS: usize = 10;
+const TOP_STACKS: usize = 10;
 
 /// What surrounds a record in a line of `--json`.
 #[derive(Debug, Serialize)]
@@ -121,24 +123,26 @@ pub(super) fn checkpoint_lines(profile: &RequestProfile) -> Vec<CheckpointLine> 
     profile.checkpoints.iter().map(line).collect()
 }
 
-fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
-    let ledger = profile.ledger.as_ref()?;
-    let mut stacks: Vec<(StackId, StackTotals)> = ledger
-        .stacks()
+/// The stacks with the most of these bytes, and among equals those that took most.
+pub(super) fn top_stacks(
+    ledger: &Ledger,
+    bytes: impl Fn(&StackTotals) -> u64,
+) -> impl Iterator<Item = (StackId, StackTotals)> {
+    let mut stacks: Vec<_> = (ledger.stacks())
         .map(|(stack, totals)| (stack, *totals))
         .collect();
-    stacks.sort_by_key(|(stack, totals)| {
-        std::cmp::Reverse((totals.peak_bytes, totals.taken_bytes, *stack))
+    stacks.sort_by_key(|(stack, totals)| Reverse((bytes(totals), totals.taken_bytes, *stack)));
+    stacks.into_iter().take(TOP_STACKS)
+}
+
+fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
+    let ledger = profile.ledger.as_ref()?;
+    let top = top_stacks(ledger, |totals| totals.peak_bytes).map(|(stack, totals)| StackLine {
+        held_at_peak_bytes: totals.peak_bytes,
+        taken_bytes: totals.taken_bytes,
+        taken_count: totals.taken_count,
+        stack: lines(recorder, stack),
     });
-    let top = stacks
-        .iter()
-        .take(TOP_STACKS)
-        .map(|(stack, totals)| StackLine {
-            held_at_peak_bytes: totals.peak_bytes,
-            taken_bytes: totals.taken_bytes,
-            taken_count: totals.taken_count,
-            stack: lines(recorder, *stack),
-        });
     Some(Growth {
         taken_bytes: ledger.taken_bytes(),
         freed_bytes: ledger.freed_bytes(),
@@ -151,7 +155,7 @@ fn growth(profile: &RequestProfile, recorder: &Recorder) -> Option<Growth> {
 
 fn chunk_growth(profile: &RequestProfile, recorder: &Recorder) -> Vec<ChunkGrowthLine> {
     let mut stacks: Vec<_> = profile.chunk_growth.iter().collect();
-    stacks.sort_by_key(|(_, growth)| std::cmp::Reverse(growth.bytes));
+    stacks.sort_by_key(|(_, growth)| Reverse(growth.bytes));
     stacks
         .into_iter()
         .take(TOP_STACKS)

@@ -216,6 +216,15 @@ impl Output {
         if let Some(scopes) = application::scopes(profile) {
             self.write(&scopes, external)?;
         }
+        let more = &profile.application;
+        self.count_errors(
+            "jumps after queries beyond the 100 told of a request",
+            more.more_jumps,
+        );
+        self.count_errors(
+            "events of models and scopes beyond the 10,000 told apart",
+            more.more_names,
+        );
         Ok(())
     }
 
@@ -270,7 +279,13 @@ impl Output {
 
     /// Counts something that went wrong, by its text.
     pub fn count_error(&mut self, cause: &str) {
-        *self.errors.entry(cause.to_owned()).or_default() += 1;
+        self.count_errors(cause, 1);
+    }
+
+    fn count_errors(&mut self, cause: &str, count: u64) {
+        if count > 0 {
+            *self.errors.entry(cause.to_owned()).or_default() += count;
+        }
     }
 
     /// What went wrong while writing, by cause.

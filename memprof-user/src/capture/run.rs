@@ -466,8 +466,15 @@ impl Run<'_> {
             errors.insert(cause.to_owned(), self.workers.unwatched_calls());
         }
         let mut lost = IndexMap::new();
-        if counts.lost > 0 {
-            lost.insert("the ring buffer was full".to_owned(), counts.lost);
+        let causes = [
+            ("the ring buffer was full", counts.lost - counts.busy),
+            (
+                "another worker's hit was under way on the processor",
+                counts.busy,
+            ),
+        ];
+        for (cause, count) in causes.into_iter().filter(|(_, count)| *count > 0) {
+            lost.insert(cause.to_owned(), count);
         }
         Summary {
             started,

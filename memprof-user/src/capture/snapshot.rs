@@ -4,11 +4,11 @@ use memprof_ebpf::StopReason;
 
 use super::{
     dump::{GrowthSoFar, HeldByStack, SoFar},
-    external::{TOP_STACKS, checkpoint_lines, lines},
+    external::{checkpoint_lines, lines, top_stacks},
     recorder::Recorder,
 };
 use crate::{
-    profile::{Counters, RequestInfo, RequestProfile, StackId, StackTotals},
+    profile::{Counters, RequestInfo, RequestProfile},
     record::{checkpoint::Label, frame::Frame},
 };
 
@@ -68,22 +68,12 @@ fn growth(
     recorder: &Recorder,
 ) -> Option<GrowthSoFar> {
     let ledger = profile.ledger.as_ref()?;
-    let mut stacks: Vec<(StackId, StackTotals)> = ledger
-        .stacks()
-        .map(|(stack, totals)| (stack, *totals))
-        .collect();
-    stacks.sort_by_key(|(stack, totals)| {
-        std::cmp::Reverse((totals.held_bytes, totals.taken_bytes, *stack))
+    let top = top_stacks(ledger, |totals| totals.held_bytes).map(|(stack, totals)| HeldByStack {
+        held_bytes: totals.held_bytes,
+        taken_bytes: totals.taken_bytes,
+        taken_count: totals.taken_count,
+        stack: lines(recorder, stack),
     });
-    let top = stacks
-        .iter()
-        .take(TOP_STACKS)
-        .map(|(stack, totals)| HeldByStack {
-            held_bytes: totals.held_bytes,
-            taken_bytes: totals.taken_bytes,
-            taken_count: totals.taken_count,
-            stack: lines(recorder, *stack),
-        });
     Some(GrowthSoFar {
         taken_bytes: ledger.taken_bytes(),
         freed_bytes: ledger.freed_bytes(),

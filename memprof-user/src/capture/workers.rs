@@ -8,6 +8,7 @@ use std::{
 };
 
 use memprof_ebpf::{ForcedStart, HoldConfig};
+use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -144,7 +145,13 @@ impl Workers {
         engine.disarm(pid);
         followed.release_growth(engine, &self.detacher);
         match &self.tracer {
-            Some(tracer) if tracer.seize(pid).is_ok() => engine.arm_share(pid, 1.0),
+            // What blocks or handles the signal would not stop at it.
+            Some(tracer)
+                if followed.live.process.leaves_alone(libc::SIGURG)
+                    && tracer.seize(pid).is_ok() =>
+            {
+                engine.arm_share(pid, 1.0)
+            }
             // What is forced in it is counted as untraced.
             _ => Ok(()),
         }

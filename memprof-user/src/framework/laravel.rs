@@ -1,7 +1,7 @@
 //! Laravel: what a database call or a scope means, told by the functions around it.
 //!
-//! Checked against Laravel 8.83 as it runs, and against the sources of 5.8 to 11. Nothing of the application
-//! is called or changed: these are the functions that Laravel itself goes through.
+//! Checked against Laravel 8.83 as it runs, and against no other version. Nothing of the application is called or
+//! changed: these are the functions that Laravel itself goes through.
 
 use crate::record::frame::Frame;
 

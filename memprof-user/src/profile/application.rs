@@ -34,6 +34,8 @@ pub type ScopeKey = (String, String);
 pub struct Query {
     /// Its text, literals replaced.
     pub sql: String,
+    /// How many values were bound to it, by its placeholders.
+    pub bindings: u64,
     /// When it began, in ns of CLOCK_MONOTONIC.
     pub start_ns: u64,
     /// When it, and the fetching of its rows where that was seen, had ended.
@@ -56,9 +58,7 @@ pub struct Jump {
 /// Queries, models and scopes of one request.
 #[derive(Debug, Default)]
 pub struct Application {
-    /// Queries run, by whatever means.
-    pub queries: u64,
-    /// Of these, those that Laravel announces as `QueryExecuted`.
+    /// Queries that Laravel announces as `QueryExecuted`.
     pub laravel_queries: u64,
     /// Model events, in the order of their first.
     pub models: IndexMap<ModelKey, Times>,
@@ -68,6 +68,8 @@ pub struct Application {
     pub jumps: Vec<Jump>,
     /// Jumps beyond those kept.
     pub more_jumps: u64,
+    /// Events of models and scopes beyond those told apart.
+    pub more_names: u64,
     last: Vec<Query>,
     before_bytes: Option<u64>,
 }
@@ -76,7 +78,6 @@ impl Application {
     /// A query was run; its rows, if any, are yet to be fetched.
     pub fn query(&mut self, query: Query, is_laravel: bool) {
         self.settle();
-        self.queries += 1;
         self.laravel_queries += u64::from(is_laravel);
         if self.last.len() == LAST_QUERIES {
             self.last.remove(0);
@@ -95,13 +96,14 @@ impl Application {
 
     /// Something happened to `count` models of a class.
     pub fn model(&mut self, class: &str, event: ModelEvent, count: u64, bytes: u64) {
-        add(&mut self.models, (class.to_owned(), event), count, bytes);
+        let key = (class.to_owned(), event);
+        self.more_names += add(&mut self.models, key, count, bytes);
     }
 
     /// A scope was applied to a model's query.
     pub fn scope(&mut self, model: &str, scope: &str, bytes: u64) {
         let key = (model.to_owned(), scope.to_owned());
-        add(&mut self.scopes, key, 1, bytes);
+        self.more_names += add(&mut self.scopes, key, 1, bytes);
     }
 
     /// No query follows.
@@ -137,9 +139,18 @@ impl Application {
     }
 }
 
-fn add<K: std::hash::Hash + Eq>(to: &mut IndexMap<K, Times>, key: K, count: u64, bytes: u64) {
-    if count == 0 || to.len() >= MOST_NAMES && !to.contains_key(&key) {
-        return;
+/// Counts what happened; how much of it there was no room to tell.
+fn add<K: std::hash::Hash + Eq>(
+    to: &mut IndexMap<K, Times>,
+    key: K,
+    count: u64,
+    bytes: u64,
+) -> u64 {
+    if count == 0 {
+        return 0;
+    }
+    if to.len() >= MOST_NAMES && !to.contains_key(&key) {
+        return count;
     }
     let times = to.entry(key).or_insert(Times {
         count: 0,
@@ -148,6 +159,7 @@ fn add<K: std::hash::Hash + Eq>(to: &mut IndexMap<K, Times>, key: K, count: u64,
     });
     times.count += count;
     times.last_bytes = bytes;
+    0
 }
 
 #[cfg(test)]
@@ -159,6 +171,7 @@ mod tests {
     fn query(bytes: u64) -> Query {
         Query {
             sql: "select ?".to_owned(),
+            bindings: 1,
             start_ns: 0,
             end_ns: 1,
             bytes,
@@ -183,7 +196,7 @@ mod tests {
             .map(|jump| (jump.before_bytes, jump.query.bytes, jump.query.rows))
             .collect();
         assert_eq!(jumps, [(40 * MIB, 50 * MIB + 1, Some(8))]);
-        assert_eq!((application.queries, application.laravel_queries), (4, 2));
+        assert_eq!(application.laravel_queries, 2);
     }
 
     #[test]

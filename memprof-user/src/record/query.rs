@@ -10,7 +10,8 @@ use super::{Level, Record};
 pub struct QueryRecord {
     /// The text, with `?` for every literal.
     pub query: String,
-    /// How many values were bound: their number stands for them, which may be personal.
+    /// How many values were bound, by the placeholders of the text as far as it was read: their number stands
+    /// for them, which may be personal.
     pub bindings: u64,
     /// How long the query and the fetching of its rows took, in ms.
     pub time: f64,

@@ -1,9 +1,12 @@
 //! The text of a query without the values in it.
 
-/// Placeholders of a query, as [`anonymous`] leaves them.
-#[must_use]
-pub fn placeholders(sql: &str) -> u64 {
-    sql.matches('?').count() as u64
+/// A query without its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anonymous {
+    /// The text, with `?` for every placeholder and every literal.
+    pub text: String,
+    /// How many of these were placeholders: `?`, `:name`, `$1`.
+    pub placeholders: u64,
 }
 
 /// A query's text with `?` for every literal, without comments, on one line.
@@ -12,16 +15,20 @@ pub fn placeholders(sql: &str) -> u64 {
 /// it looks like a name and stands where a name does. Where the text cannot be read with certainty (a
 /// backslash in a string, a quote without an end) the rest is left out.
 #[must_use]
-pub fn anonymous(sql: &str) -> String {
+pub fn anonymous(sql: &str) -> Anonymous {
     let mut text = Text {
         rest: sql,
         out: String::with_capacity(sql.len()),
         is_mysql: sql.contains('`'),
+        placeholders: 0,
         last_word: String::new(),
         lists: Vec::new(),
     };
     while text.step() {}
-    text.out.trim().to_owned()
+    Anonymous {
+        text: text.out.trim().to_owned(),
+        placeholders: text.placeholders,
+    }
 }
 
 /// Words behind which a parenthesis holds values.
@@ -33,6 +40,7 @@ struct Text<'a> {
     rest: &'a str,
     out: String,
     is_mysql: bool,
+    placeholders: u64,
     /// The last word, in lower case.
     last_word: String,
     /// For each open parenthesis, whether it holds values.
@@ -163,6 +171,7 @@ impl Text<'_> {
         self.advance(end.unwrap_or(self.rest.len()));
         let is_placeholder = self.out.ends_with(['$', ':']);
         if is_placeholder {
+            self.placeholders += 1;
             self.out.pop();
         }
         self.out.push('?');
@@ -215,10 +224,12 @@ impl Text<'_> {
             }
             _ => {}
         }
+        self.placeholders += u64::from(sign == '?');
         // `:name` is a placeholder; `::text` a cast.
         if sign == ':' && self.rest.starts_with(char::is_alphabetic) && !self.out.ends_with(':') {
             let end = self.rest.find(|l: char| !l.is_alphanumeric() && l != '_');
             self.advance(end.unwrap_or(self.rest.len()));
+            self.placeholders += 1;
             self.out.push('?');
             return true;
         }
@@ -240,7 +251,7 @@ mod tests {
             r#"select count(*) as aggregate from "users_2fa""#,
             "select a.b, t1.c2 from x_1 a where c is not null",
         ] {
-            assert_eq!(anonymous(sql), sql);
+            assert_eq!(anonymous(sql).text, sql);
         }
     }
 
@@ -287,7 +298,7 @@ mod tests {
             ("select a\n  from\tt", "select a from t"),
             ("select :name, $1, a::text", "select ?, ?, a::text"),
         ] {
-            assert_eq!(anonymous(sql), expected);
+            assert_eq!(anonymous(sql).text, expected);
         }
     }
 
@@ -300,13 +311,15 @@ mod tests {
             "select $tag$S3CRET$tag$",
             r#"select "a\" S3CRET"#,
         ] {
-            let text = anonymous(sql);
+            let text = anonymous(sql).text;
             assert!(!text.contains("S3CRET") && text.ends_with('…'), "{text}");
         }
     }
 
     #[test]
     fn placeholders_are_counted() {
-        assert_eq!(placeholders(&anonymous("a = ? and b in (?, 'x')")), 3);
+        let bound = |sql| anonymous(sql).placeholders;
+        assert_eq!(bound("a = ? and b in (?, 'x', 7)"), 2);
+        assert_eq!(bound("a = :name and b = $2 and c = d::text and e = '?'"), 2);
     }
 }

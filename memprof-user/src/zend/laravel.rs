@@ -1,4 +1,4 @@
-//! What memprof knows of Laravel's own objects (checked on 6.20; the properties are the same up to 11).
+//! What memprof knows of Laravel's own objects (checked on 8.83).
 
 use super::memory::{MemoryError, at};
 use super::objects::LiveObjects;

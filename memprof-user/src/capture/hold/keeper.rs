@@ -19,7 +19,7 @@ impl Keeper {
     pub fn keep(&self, pid: i32) -> u64 {
         lock(&self.0.kept).insert(pid);
         // Where this fails the worker does not stop, and the dump is counted as missed.
-        let _ = self.0.maps.answer(pid, Hold::Held);
+        let _ = self.0.maps.answer(pid, Hold::Kept);
         self.0.maps.state(pid).map_or(0, |state| state.stops)
     }
 

@@ -169,7 +169,7 @@ impl Shared {
             Some(Hold::SignalTaken) => {
                 "the worker could not be held: its application handles or blocks SIGURG"
             }
-            Some(Hold::Held) | None => "the worker was not held in time",
+            Some(Hold::Held | Hold::Kept) | None => "the worker was not held in time",
         };
         if let Some(reason) = StopReason::from_number(order.reason) {
             self.report(Outcome {
